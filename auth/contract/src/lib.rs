@@ -1,0 +1,1 @@
+//! What issuer and edge must agree on: claims and revocation entries

@@ -1,0 +1,1 @@
+//! The auth service: users, sessions, tokens, and the revocation log

@@ -1,0 +1,1 @@
+//! Benchmarks: micro with criterion, whole-process with real processes

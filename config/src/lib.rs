@@ -1,0 +1,1 @@
+//! The configuration file as a tree with places, and diagnostics about it

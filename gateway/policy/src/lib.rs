@@ -1,0 +1,1 @@
+//! The access decision, pure: no runtime, no store, no clock

@@ -1,0 +1,1 @@
+//! The Pingora shell around the access decision

@@ -1,0 +1,1 @@
+//! Demo backends that know nothing of tokens

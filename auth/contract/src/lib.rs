@@ -1,1 +1,15 @@
-//! What issuer and edge must agree on: claims and revocation entries
+//! What issuer and edge must agree on: the claims of Durward's own access tokens, revocation
+//! entries, and the door through which the auth service tells a gateway of them.
+//!
+//! Pure: no runtime, no store, no clock.
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod claims;
+mod revocation;
+mod time;
+
+pub use claims::{ACCESS_TOKEN_TYPE, AccessTokenClaims, claim};
+pub use revocation::{Bar, Follower, RevocationEntry, Sequence, Snapshot, Target};
+pub use time::{MAX_LEEWAY, RETENTION_SLACK, UnixSeconds};

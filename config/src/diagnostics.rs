@@ -1,0 +1,137 @@
+//! Errors and warnings about the file, each with its place, its line and advice.
+
+use std::fmt;
+
+use crate::{Document, Place};
+
+/// How much a diagnostic weighs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// The configuration cannot be used.
+    Error,
+    /// The configuration can be used, but a part of it does not do what it seems to.
+    Warning,
+}
+
+/// One thing that is wrong with the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// Error or warning.
+    pub severity: Severity,
+    /// Where; line 0 where it concerns the file as a whole.
+    pub place: Place,
+    /// What is wrong.
+    pub message: String,
+    /// What to write instead.
+    pub advice: String,
+}
+
+impl Diagnostic {
+    /// An error at `place`.
+    pub fn error(place: Place, message: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Error,
+            place,
+            message: message.into(),
+            advice: advice.into(),
+        }
+    }
+
+    /// A warning at `place`.
+    pub fn warning(place: Place, message: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Warning,
+            ..Self::error(place, message, advice)
+        }
+    }
+}
+
+/// All that was found, in file order once [located](Diagnostics::located_in).
+#[derive(Clone, Debug, Default)]
+pub struct Diagnostics {
+    items: Vec<Diagnostic>,
+    file: String,
+    lines: Vec<String>,
+}
+
+impl Diagnostics {
+    /// Adds a diagnostic.
+    pub fn push(&mut self, diagnostic: Diagnostic) {
+        self.items.push(diagnostic);
+    }
+
+    /// Adds an error.
+    pub fn error(&mut self, place: Place, message: impl Into<String>, advice: impl Into<String>) {
+        self.push(Diagnostic::error(place, message, advice));
+    }
+
+    /// Adds a warning.
+    pub fn warning(&mut self, place: Place, message: impl Into<String>, advice: impl Into<String>) {
+        self.push(Diagnostic::warning(place, message, advice));
+    }
+
+    /// Takes over all that `other` holds.
+    pub fn append(&mut self, other: Self) {
+        self.items.extend(other.items);
+    }
+
+    /// Whether any of them is an error.
+    pub fn has_errors(&self) -> bool {
+        self.items.iter().any(|item| item.severity == Severity::Error)
+    }
+
+    /// Whether there is nothing to say.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Diagnostic> {
+        self.items.iter()
+    }
+
+    /// Binds the diagnostics to their file, sorted by place, so that they print with their lines.
+    #[must_use]
+    pub fn located_in(mut self, document: &Document) -> Self {
+        self.locate(document.name(), document.text());
+        self
+    }
+
+    pub(crate) fn locate(&mut self, file: &str, text: &str) {
+        self.file = file.to_owned();
+        self.lines = text.lines().map(str::to_owned).collect();
+        self.items.sort_by_key(|item| item.place);
+        self.items.dedup();
+    }
+
+    fn render(&self, item: &Diagnostic, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = match item.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        if item.place.line == 0 {
+            writeln!(f, "{}: {word}: {}", self.file, item.message)?;
+        } else {
+            writeln!(f, "{}:{}: {word}: {}", self.file, item.place, item.message)?;
+            if let Some(line) = self.lines.get(item.place.line as usize - 1) {
+                let number = item.place.line.to_string();
+                let margin = " ".repeat(number.len());
+                let indent = " ".repeat((item.place.column as usize).saturating_sub(1));
+                writeln!(f, "  {number} | {line}")?;
+                writeln!(f, "  {margin} | {indent}^")?;
+            }
+        }
+        if !item.advice.is_empty() {
+            writeln!(f, "    = {}", item.advice)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Diagnostics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.items.iter().try_for_each(|item| self.render(item, f))
+    }
+}
+
+impl std::error::Error for Diagnostics {}

@@ -1,0 +1,41 @@
+# run    build in release and start everything: gateway, auth service, demo backends
+# test   formatting, clippy, and every test
+# audit  licences, bans, sources, duplicates, and advisories where the network allows
+# bench  the benchmarks behind the figures of bench/README.md
+
+CONFIG ?= config.yaml
+
+.PHONY: run build test audit bench bench-micro bench-proxy bench-ban tools test-tools
+
+run: build
+	exec target/release/durward up --config $(CONFIG)
+
+build: tools
+	cargo build --release --locked --bin durward
+
+test: test-tools
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo test --workspace --locked
+
+audit: tools
+	scripts/audit.sh
+
+bench: bench-micro bench-proxy bench-ban
+
+bench-micro: tools
+	cargo bench --locked -p durward-bench
+
+bench-proxy: tools
+	cargo build --release --locked -p durward -p durward-bench
+	target/release/proxy-comparison --durward target/release/durward
+
+bench-ban: tools
+	cargo build --release --locked -p durward -p durward-bench
+	target/release/ban-latency --durward target/release/durward
+
+tools:
+	@scripts/need.sh cc:gcc cmake:cmake
+
+test-tools: tools
+	@scripts/need.sh nginx:nginx-light python3:python3

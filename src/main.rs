@@ -1,1 +1,83 @@
-fn main() {}
+//! The one binary: command line and wiring, nothing else.
+
+#![forbid(unsafe_code)]
+
+mod banner;
+mod cli;
+mod commands;
+mod configuration;
+mod control;
+mod demo;
+mod exit;
+mod loopback;
+mod running;
+mod shutdown;
+
+use std::future::Future;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Command, CommandLine, DemoCommand, TokenCommand};
+use exit::Failure;
+
+fn main() -> ExitCode {
+    match run(CommandLine::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("durward: {failure}");
+            failure.code()
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Up(file) => serve(commands::up::run(file)),
+        Command::Gateway(file) => serve(commands::gateway::run(file)),
+        Command::Auth(file) => serve(commands::up::auth_alone(file)),
+        Command::Demo(DemoCommand::Api { listen }) => serve(demo::api_alone(listen)),
+        Command::Demo(DemoCommand::Images { listen, folder }) => serve(demo::images_alone(listen, folder)),
+        Command::Check(arguments) => commands::check::run(&arguments),
+        Command::Explain(arguments) => ask(commands::explain::run(arguments)),
+        Command::User(command) => ask(commands::users::run(command)),
+        Command::Ban(arguments) => ask(commands::users::ban(arguments)),
+        Command::Unban(arguments) => ask(commands::users::unban(arguments)),
+        Command::Sessions(arguments) => ask(commands::sessions::run(arguments)),
+        Command::Keys(command) => ask(commands::sessions::keys(command)),
+        Command::Token(TokenCommand::Inspect { token, json }) => commands::token::inspect(&token, json),
+    }
+}
+
+/// Runs a service: with a log on standard error, on all cores.
+fn serve(service: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    log_to_standard_error();
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::failed)?
+        .block_on(service)
+}
+
+/// Runs a command that asks a service and ends.
+fn ask(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::failed)?
+        .block_on(command)
+}
+
+/// `DURWARD_LOG` holds filter directives (`debug`, `durward_gateway=trace`); the default is `info`.
+fn log_to_standard_error() {
+    use std::io::IsTerminal;
+    use tracing_subscriber::EnvFilter;
+
+    let filter =
+        EnvFilter::try_from_env("DURWARD_LOG").unwrap_or_else(|_| EnvFilter::new("info,pingora=warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+}

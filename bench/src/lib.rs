@@ -1,1 +1,44 @@
-//! Benchmarks: micro with criterion, whole-process with real processes
+//! What the benchmarks of whole processes are made of.
+//!
+//! `proxy-comparison` measures what the gateway costs over the same Pingora without it;
+//! `ban-latency` measures how long a ban takes to bite. Both run real processes: the gateway's own
+//! binary, and this crate's backend, bare proxy and load generator, which the benchmark starts by
+//! running itself again in another role ([`role`]).
+//!
+//! | step | file |
+//! | --- | --- |
+//! | another process, in a role | `role.rs`, `child.rs` |
+//! | the roles | `backend.rs`, `bare_proxy.rs`, `load.rs` |
+//! | the gateway's binary, its configuration, its users, its database | `durward.rs`, `configuration.rs`, `revocation_rows.rs` |
+//! | asking over HTTP, outside the load | `client.rs`, `http_message.rs` |
+//! | the comparison: what runs, in which rounds | `contender.rs`, `comparison.rs`, `rounds.rs` |
+//! | bans, and starts | `ban.rs` |
+//! | medians and tables | `statistics.rs`, `report.rs` |
+//! | the machine | `process_cpu.rs`, `machine.rs`, `scratch.rs`, `clock.rs` |
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod backend;
+pub mod ban;
+pub mod bare_proxy;
+pub mod child;
+pub mod client;
+pub mod clock;
+pub mod comparison;
+pub mod configuration;
+pub mod contender;
+pub mod durward;
+pub mod http_message;
+pub mod load;
+pub mod machine;
+pub mod process_cpu;
+pub mod report;
+pub mod revocation_rows;
+pub mod role;
+pub mod rounds;
+pub mod scratch;
+pub mod statistics;
+
+/// A benchmark ends at the first thing that is not as it should be; the message says what.
+pub type Fallible<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;

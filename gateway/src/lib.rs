@@ -1,1 +1,61 @@
-//! The Pingora shell around the access decision
+//! The Pingora shell around the access decision.
+//!
+//! `durward-policy` decides; this crate listens, hands it the facts, keys and revocations that it
+//! asks for, carries its decision out, and says what it did. No rule of access is made here.
+//!
+//! A request's way, one file a step:
+//!
+//! | step | file |
+//! | --- | --- |
+//! | the connection, its header deadline, its cancellation | `cancellable.rs` |
+//! | checks on the raw header that the parsed one no longer shows | `wire_checks.rs` |
+//! | facts, then the decision | `decision.rs` |
+//! | proofs that are remembered | `proof_cache.rs`, `issuer_keys.rs` |
+//! | revocations, and the open requests that they end | `mirror.rs`, `live_streams.rs`, `revocation_feed.rs` |
+//! | the request that the upstream gets: identity stripped, then set | `upstream_request.rs` |
+//! | the answer to a refused request | `problem.rs` |
+//! | one line and one count for each request | `request_record.rs`, `access_log.rs`, `metrics.rs` |
+//!
+//! [`GatewayConfig`] compiles this crate's part of the configuration file, [`Gateway`] runs it.
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod access_log;
+mod admin;
+mod cancellable;
+mod clock;
+mod config;
+mod decision;
+#[cfg(test)]
+mod end_to_end;
+mod explain;
+mod gateway;
+mod in_flight;
+mod issuer_keys;
+mod jwks_fetch;
+mod listeners;
+mod live_streams;
+mod metrics;
+mod mirror;
+mod mirror_table;
+mod problem;
+mod proof_cache;
+mod proxy;
+mod readiness;
+mod request_record;
+mod revocation_feed;
+mod secret;
+mod sharded;
+#[cfg(test)]
+mod testing;
+mod upstream_config;
+mod upstream_request;
+mod upstreams;
+mod wire_checks;
+
+pub use config::{AccessLogTarget, GatewayConfig, GatewaySections};
+pub use explain::{ExplainRequest, explain_offline};
+pub use gateway::{Gateway, GatewayError, GatewayRevocations, OwnKeys, Shutdown, ShutdownTrigger};
+pub use revocation_feed::{MirrorLimits, RevocationFeed};
+pub use upstream_config::{FixedHeader, UpstreamConfig, UpstreamTimeouts};

@@ -1,1 +1,57 @@
-//! The access decision, pure: no runtime, no store, no clock
+//! The access decision, pure: no runtime, no store, no clock, no I/O. The same inputs give the same
+//! decision, so that it can be replayed, explained and fuzzed.
+//!
+//! [`decide`] is the function; [`Policy::compile`] makes the data that it works on from the
+//! configuration file. The types carry the proof: `Credential` -> [`VerifiedToken`] -> `LiveToken` ->
+//! [`Permit`] -> [`IdentityHeaders`], each with private fields and made in one place.
+//!
+//! What the shell around it brings: the request's header ([`RequestFacts`]), the keys ([`Keys`]) and
+//! perhaps a cache of proofs ([`Proofs`]), the revocations ([`Revocations`]) and the time.
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod base64url;
+mod claim_rule;
+mod credential;
+mod decide;
+mod explain;
+mod host;
+mod identity_headers;
+mod issuer;
+pub mod json;
+mod key_set;
+mod path;
+mod policy;
+mod rejection;
+mod request_facts;
+mod revocation;
+mod route;
+mod route_table;
+mod trace;
+mod verify;
+
+pub use claim_rule::{Params, Requirement};
+pub use credential::Credential;
+pub use decide::{Decision, Permit, Proofs, Refusal, decide};
+pub use explain::{ExplainCredential, ExplainedStep, Explanation, Verdict, explain};
+pub use identity_headers::{HeaderSink, IdentityHeaders, StripSet, canonical};
+pub use issuer::{
+    AcceptedIssuers, Algorithm, Issuer, IssuerId, Issuers, KeySource, KeyType, OwnIssuer, TokenType,
+};
+pub use key_set::{KeySet, KeySetError, MAX_KEY_SET_BYTES};
+pub use policy::{Policy, PolicySections, RevocationsMode};
+pub use rejection::{Challenge, Reason, Rejection};
+pub use request_facts::{
+    MAX_HEADER_BYTES, MAX_HEADER_FIELDS, MAX_TARGET_BYTES, MethodSet, RawRequest, RequestFacts,
+};
+pub use revocation::{
+    Cause, DigestKey, NoRevocations, RevocationDigest, RevocationDigests, Revocations, Standing,
+};
+pub use route::{
+    Access, MAX_PARAMS, MAX_PATTERN_BYTES, MAX_PATTERN_SEGMENTS, MAX_ROUTES, Route, RouteContext, RouteId,
+    UpstreamId, WhenUnknown,
+};
+pub use route_table::{RouteMatch, RouteParams, RouteTable};
+pub use trace::{NoTrace, Outcome, Phase, Step, Trace};
+pub use verify::{Keys, MAX_ID_BYTES, MAX_TOKEN_BYTES, ProofError, VerifiedToken, prove};

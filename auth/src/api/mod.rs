@@ -1,0 +1,54 @@
+//! The HTTP API: one file for each subject. Handlers read the request and say the answer; what is
+//! done is done in `accounts.rs` and `sessions.rs`.
+
+mod account;
+mod admin;
+mod login;
+mod logout;
+mod refresh;
+mod register;
+mod reply;
+mod sessions;
+
+pub(crate) use reply::{json, session_body, tokens, user_body};
+
+use axum::Router;
+use axum::http::Method;
+use axum::routing::{delete, get, post, put};
+
+use crate::problem::{Problem, Reason};
+use crate::service::AuthService;
+
+/// Every route of the HTTP API.
+pub(crate) fn router(service: AuthService) -> Router {
+    Router::new()
+        .route("/.well-known/jwks.json", get(account::jwks))
+        .route("/auth/register", post(register::register))
+        .route("/auth/login", post(login::login))
+        .route("/auth/refresh", post(refresh::refresh))
+        .route("/auth/logout", post(logout::logout))
+        .route("/auth/logout-all", post(logout::logout_all))
+        .route("/auth/me", get(account::me))
+        .route("/auth/password", post(account::password))
+        .route("/auth/sessions", get(sessions::list))
+        .route("/auth/sessions/{id}", delete(sessions::end))
+        .route("/auth/admin/users", get(admin::users))
+        .route("/auth/admin/users/{id}/ban", put(admin::ban).delete(admin::unban))
+        .route("/auth/admin/users/{id}/roles", put(admin::roles))
+        .route(
+            "/auth/admin/users/{id}/sessions",
+            get(admin::sessions).delete(admin::end_sessions),
+        )
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .with_state(service)
+}
+
+pub(crate) async fn not_found() -> Problem {
+    Problem::new(Reason::NotFound)
+}
+
+/// axum adds the Allow header that RFC 9110 section 15.5.6 asks for.
+pub(crate) async fn method_not_allowed(_method: Method) -> Problem {
+    Problem::new(Reason::MethodNotAllowed)
+}

@@ -1,0 +1,83 @@
+//! Who did what to whom, when and why.
+
+use durward_contract::UnixSeconds;
+
+use crate::store::{StoreError, Write, audit};
+
+/// Who acts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Actor {
+    /// A user, by id.
+    User(String),
+    /// Whoever may open the control socket.
+    LocalOperator,
+    /// The service itself.
+    Service,
+}
+
+/// What is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    UserAdded,
+    UserRegistered,
+    Banned,
+    Unbanned,
+    RolesChanged,
+    PasswordChanged,
+    SessionEnded,
+    AllSessionsEnded,
+    RefreshTokenReused,
+}
+
+impl Actor {
+    fn name(&self) -> &str {
+        match self {
+            Self::User(id) => id,
+            Self::LocalOperator => "local operator",
+            Self::Service => "service",
+        }
+    }
+}
+
+impl Action {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::UserAdded => "user_added",
+            Self::UserRegistered => "user_registered",
+            Self::Banned => "banned",
+            Self::Unbanned => "unbanned",
+            Self::RolesChanged => "roles_changed",
+            Self::PasswordChanged => "password_changed",
+            Self::SessionEnded => "session_ended",
+            Self::AllSessionsEnded => "all_sessions_ended",
+            Self::RefreshTokenReused => "refresh_token_reused",
+        }
+    }
+}
+
+/// Writes it down in the transaction that does it, and in the log.
+pub(crate) async fn record(
+    write: &mut Write,
+    now: UnixSeconds,
+    actor: &Actor,
+    action: Action,
+    user_id: &str,
+    detail: &str,
+) -> Result<(), StoreError> {
+    tracing::info!(
+        actor = actor.name(),
+        action = action.name(),
+        user = user_id,
+        detail,
+        "audit"
+    );
+    audit::insert(
+        write.connection(),
+        now,
+        actor.name(),
+        action.name(),
+        user_id,
+        detail,
+    )
+    .await
+}

@@ -1,0 +1,191 @@
+//! Who calls: the bearer token is proved by the gateway's own code (`durward_policy::prove`), and
+//! then held against the database: session, ban and epoch as they are now.
+
+use std::fmt;
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use durward_config::{Diagnostics, Document, Place};
+use durward_policy::{
+    Algorithm, Credential, DigestKey, IssuerId, KeySet, Keys, OwnIssuer, Policy, PolicySections, RawRequest,
+    Reason, Rejection, RequestFacts, VerifiedToken, prove,
+};
+use http::request::Parts;
+
+use crate::audit::Actor;
+use crate::config::{AuthConfig, SigningAlgorithm};
+use crate::problem::Problem;
+use crate::problem::Reason as OwnReason;
+use crate::random;
+use crate::service::{AuthService, Inner};
+use crate::store::sessions::{self, Session};
+use crate::store::users::{self, User};
+use crate::tokens::TokenIssuer;
+
+/// The role that may use the admin API.
+pub const ADMIN_ROLE: &str = "admin";
+
+/// A user who has proved to be one, with the session that the token belongs to.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    pub user: User,
+    pub session: Session,
+}
+
+/// A caller with the role `admin`.
+#[derive(Clone, Debug)]
+pub(crate) struct Admin(pub Caller);
+
+impl Caller {
+    pub fn actor(&self) -> Actor {
+        Actor::User(self.user.id.clone())
+    }
+}
+
+impl FromRequestParts<AuthService> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, service: &AuthService) -> Result<Self, Problem> {
+        service.inner.caller(parts).await
+    }
+}
+
+impl FromRequestParts<AuthService> for Admin {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, service: &AuthService) -> Result<Self, Problem> {
+        let caller = service.inner.caller(parts).await?;
+        if caller.user.roles.contains(ADMIN_ROLE) {
+            Ok(Self(caller))
+        } else {
+            Err(OwnReason::AdminRequired.into())
+        }
+    }
+}
+
+/// Proves the service's own tokens.
+pub(crate) struct OwnTokens {
+    policy: Policy,
+    keys: OwnKeys,
+}
+
+struct OwnKeys {
+    issuer: IssuerId,
+    set: Arc<KeySet>,
+}
+
+impl Keys for OwnKeys {
+    fn key_set(&self, issuer: IssuerId) -> Option<Arc<KeySet>> {
+        (issuer == self.issuer).then(|| Arc::clone(&self.set))
+    }
+}
+
+/// A policy with nothing but the own issuer. `prove` asks for no route, but a policy without one
+/// cannot be made.
+const POLICY: &str = "
+issuers: [{ use: auth }]
+revocations: none
+routes: [{ path: /**, upstream: auth }]
+";
+
+impl OwnTokens {
+    /// The error says what the policy crate has against the configuration.
+    pub fn new(config: &AuthConfig, tokens: &TokenIssuer) -> Result<Self, String> {
+        let document = Document::parse("own tokens", POLICY).map_err(|errors| errors.to_string())?;
+        let mut diagnostics = Diagnostics::default();
+        let mut section = document
+            .root()
+            .section("own tokens", &mut diagnostics)
+            .ok_or("no mapping")?;
+        let sections = PolicySections {
+            issuers: section.optional("issuers"),
+            identity_headers: None,
+            strip: None,
+            routes: section.optional("routes"),
+            revocations: section.optional("revocations"),
+            upstream_names: &[("auth".to_owned(), Place::default())],
+            own_issuer: Some(OwnIssuer {
+                issuer: config.issuer.clone(),
+                audience: config.audience.clone(),
+                algorithm: match config.signing_algorithm {
+                    SigningAlgorithm::Es256 => Algorithm::ES256,
+                    SigningAlgorithm::EdDsa => Algorithm::EdDSA,
+                    SigningAlgorithm::Rs256 => Algorithm::RS256,
+                },
+            }),
+            auth_in_process: true,
+            file_place: Place::default(),
+        };
+        let policy = Policy::compile(sections, DigestKey(random::bytes()), &mut diagnostics);
+        let policy = policy.ok_or_else(|| diagnostics.to_string())?;
+        let issuer = policy
+            .issuers()
+            .by_issuer(&config.issuer)
+            .ok_or("the own issuer is missing")?;
+        let set = KeySet::from_jwks(&tokens.jwks(), issuer, 0).map_err(|error| error.to_string())?;
+        let keys = OwnKeys {
+            issuer: issuer.id,
+            set: Arc::new(set),
+        };
+        Ok(Self { policy, keys })
+    }
+
+    fn prove(&self, token: &str) -> Result<VerifiedToken, Rejection> {
+        prove(&self.policy, token, &self.keys).map_err(|error| error.rejection)
+    }
+}
+
+impl fmt::Debug for OwnTokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OwnTokens(..)")
+    }
+}
+
+impl Inner {
+    async fn caller(&self, parts: &Parts) -> Result<Caller, Problem> {
+        let token = self.proved_token(parts)?;
+        let session = token.session_id().unwrap_or_default();
+        let mut read = self.store.snapshot().await?;
+        let user = users::by_id(&mut read, token.subject()).await?;
+        let session = sessions::by_id(&mut read, session).await?;
+        drop(read);
+        let (Some(user), Some(session)) = (user, session) else {
+            return Err(revoked("its user or session is gone"));
+        };
+        if session.user_id != user.id || !session.is_live(self.clock.now()) {
+            return Err(revoked("its session has ended"));
+        }
+        if user.banned || token.epoch().is_none_or(|epoch| epoch < user.epoch) {
+            return Err(revoked("its user is banned, or its epoch has passed"));
+        }
+        Ok(Caller { user, session })
+    }
+
+    fn proved_token(&self, parts: &Parts) -> Result<VerifiedToken, Problem> {
+        let target = parts.uri.to_string();
+        let facts = RequestFacts::judge(RawRequest {
+            method: &parts.method,
+            target: target.as_bytes(),
+            authority: None,
+            version: parts.version,
+            headers: &parts.headers,
+        })?;
+        let Some(Credential::Bearer(token)) = Credential::find(&facts)? else {
+            return Err(Rejection::new(Reason::NoCredential, "no credential").into());
+        };
+        let token = self.own_tokens.prove(token)?;
+        // Its own clock issued it, so there is no leeway for `exp`.
+        let now = self.clock.now();
+        if now >= token.expires_at() {
+            return Err(Rejection::new(Reason::TokenExpired, "exp has passed").into());
+        }
+        if token.issued_at() > now.plus(durward_contract::MAX_LEEWAY) {
+            return Err(Rejection::new(Reason::TokenNotYetValid, "iat lies ahead").into());
+        }
+        Ok(token)
+    }
+}
+
+fn revoked(cause: &'static str) -> Problem {
+    Rejection::new(Reason::Revoked, cause).into()
+}

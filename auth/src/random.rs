@@ -1,0 +1,79 @@
+//! Random bytes, and the ids made of them.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+
+/// Bytes from the operating system's generator.
+///
+/// # Panics
+///
+/// Where that generator fails; there is no safe way on.
+pub(crate) fn bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    aws_lc_rs::rand::fill(&mut bytes).expect("the operating system gives random bytes");
+    bytes
+}
+
+/// A user's id. The prefix keeps it apart from client ids (RFC 9700 section 4.15).
+pub(crate) fn user_id() -> String {
+    format!("u_{}", base32(&bytes::<16>()))
+}
+
+/// A session's id.
+pub(crate) fn session_id() -> String {
+    format!("s_{}", base32(&bytes::<16>()))
+}
+
+/// A token's id.
+pub(crate) fn token_id() -> String {
+    URL_SAFE_NO_PAD.encode(bytes::<16>())
+}
+
+/// A password for someone who gave none: 130 bits.
+pub(crate) fn password() -> String {
+    base32(&bytes::<16>())
+}
+
+/// Base32 in lower case without padding (RFC 4648 section 6): survives logs, paths and dictation.
+fn base32(bytes: &[u8]) -> String {
+    let (mut text, mut buffer, mut bits) = (String::with_capacity(bytes.len() * 8 / 5 + 1), 0_u32, 0);
+    for byte in bytes {
+        buffer = buffer << 8 | u32::from(*byte);
+        bits += 8;
+        while bits >= 5 {
+            bits -= 5;
+            text.push(char::from(BASE32[(buffer >> bits & 31) as usize]));
+        }
+        buffer &= (1 << bits) - 1;
+    }
+    if bits > 0 {
+        text.push(char::from(BASE32[(buffer << (5 - bits) & 31) as usize]));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base32_agrees_with_rfc_4648() {
+        assert_eq!(base32(b"f"), "my");
+        assert_eq!(base32(b"fooba"), "mzxw6ytb");
+        assert_eq!(base32(b"foobar"), "mzxw6ytboi");
+    }
+
+    #[test]
+    fn ids_are_ascii_and_of_one_length() {
+        assert_eq!(user_id().len(), 28);
+        assert_eq!(token_id().len(), 22);
+        assert_ne!(session_id(), session_id());
+        assert!(
+            user_id()
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || b"234567_".contains(&byte))
+        );
+    }
+}

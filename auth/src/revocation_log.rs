@@ -1,0 +1,130 @@
+//! The revocation log: what SQL says is the truth, and every follower in this process has it before
+//! the call that made it is acknowledged.
+//!
+//! Commit and `apply` happen under one lock, so followers see entries in the order of their numbers.
+//! The transaction was begun before the lock is taken: waiting for SQL's write lock never keeps the
+//! attestations waiting.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use durward_contract::{Bar, Follower, Sequence, Snapshot, Target, UnixSeconds};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use crate::store::{Store, StoreError, Write, revocations};
+
+/// How long reading the head may take. What takes longer is not news.
+const ATTEST_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The log and its followers.
+pub(crate) struct RevocationLog {
+    issuer: String,
+    followers: Vec<Arc<dyn Follower>>,
+    /// What the followers have.
+    applied: Mutex<Sequence>,
+}
+
+impl RevocationLog {
+    pub fn new(issuer: String, followers: Vec<Arc<dyn Follower>>) -> Self {
+        Self {
+            issuer,
+            followers,
+            applied: Mutex::new(Sequence(0)),
+        }
+    }
+
+    /// Hands the followers all that still matters. To be called once, before anything else.
+    pub async fn load(&self, store: &Store, now: UnixSeconds) -> Result<Sequence, StoreError> {
+        let mut applied = self.applied.lock().await;
+        let mut read = store.snapshot().await?;
+        let head = revocations::head(&mut read).await?;
+        let entries = revocations::standing(&mut read, now).await?;
+        drop(read);
+        for follower in &self.followers {
+            follower.load(Snapshot {
+                head,
+                entries: entries.clone(),
+            });
+        }
+        *applied = head;
+        Ok(head)
+    }
+
+    /// Writes an entry into the transaction.
+    pub async fn append(
+        &self,
+        write: &mut Write,
+        target: Target,
+        bar: Bar,
+        forget_at: UnixSeconds,
+        now: UnixSeconds,
+    ) -> Result<(), StoreError> {
+        revocations::append(write, &self.issuer, target, bar, Some(forget_at), now).await
+    }
+
+    /// Commits, and returns once every follower has applied what the transaction revoked. Must run
+    /// in a task that is not cancelled with its client: a commit without `apply` would wait for the
+    /// next attestation.
+    pub async fn commit(&self, store: &Store, write: Write) -> Result<(), StoreError> {
+        let (transaction, entries) = write.into_parts();
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
+            return Ok(transaction.commit().await?);
+        };
+        let (first, head) = (first.sequence, last.sequence);
+        let mut applied = self.applied.lock().await;
+        transaction.commit().await?;
+        if first.0 == applied.0 + 1 {
+            self.apply(&entries, head);
+            *applied = head;
+            return Ok(());
+        }
+        // Another process wrote between: followers get its entries first.
+        self.catch_up(store, &mut applied).await.map(drop)
+    }
+
+    /// Reads the head, hands over what is missing, and tells the followers that they have all. An
+    /// error tells them nothing, and they grow stale.
+    pub async fn attest(&self, store: &Store) -> Result<Sequence, StoreError> {
+        let mut applied = self.applied.lock().await;
+        let head = timeout(ATTEST_TIMEOUT, self.catch_up(store, &mut applied))
+            .await
+            .map_err(|_| StoreError::Sql(sqlx::Error::PoolTimedOut))??;
+        for follower in &self.followers {
+            follower.attest(head);
+        }
+        Ok(head)
+    }
+
+    async fn catch_up(&self, store: &Store, applied: &mut Sequence) -> Result<Sequence, StoreError> {
+        let mut read = store.snapshot().await?;
+        let head = revocations::head(&mut read).await?;
+        if head > *applied {
+            let missing = revocations::after(&mut read, *applied).await?;
+            self.apply(&missing, head);
+            *applied = head;
+        } else if head < *applied {
+            tracing::error!(
+                head = head.0,
+                applied = applied.0,
+                "the revocation log went backwards: was the database replaced?"
+            );
+        }
+        Ok(head)
+    }
+
+    fn apply(&self, entries: &[durward_contract::RevocationEntry], head: Sequence) {
+        for follower in &self.followers {
+            follower.apply(entries, head);
+        }
+    }
+}
+
+impl fmt::Debug for RevocationLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RevocationLog")
+            .field("issuer", &self.issuer)
+            .finish_non_exhaustive()
+    }
+}

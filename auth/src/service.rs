@@ -1,0 +1,305 @@
+//! The service as a whole: starting it, its parts, and what it does in the background.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use durward_contract::Follower;
+use prometheus::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::accounts::{AddedUser, NewUser};
+use crate::audit::Actor;
+use crate::bearer::OwnTokens;
+use crate::clock::{Clock, SystemClock};
+use crate::config::AuthConfig;
+use crate::keys::{KeyError, KeyFolder};
+use crate::metrics::Metrics;
+use crate::passwords::{PasswordCost, Passwords};
+use crate::problem::Problem;
+use crate::refresh_family::Successors;
+use crate::revocation_log::RevocationLog;
+use crate::store::{self, Store};
+use crate::throttle::Throttle;
+use crate::tokens::{SigningError, TokenIssuer};
+use crate::{api, control, server};
+
+/// How often the log's head is read and attested.
+const ATTEST_INTERVAL: Duration = Duration::from_secs(1);
+/// How often what no longer matters is deleted.
+const PURGE_INTERVAL: Duration = Duration::from_secs(60);
+/// Batches that one purge deletes at most, so that it never runs for long.
+const PURGE_BATCHES: usize = 20;
+
+/// A running auth service. Clones are the same service; it stops when the last one is gone.
+#[derive(Clone, Debug)]
+pub struct AuthService {
+    pub(crate) inner: Arc<Inner>,
+    _background: Arc<Background>,
+}
+
+/// What a service is given besides its configuration. The default is what production uses.
+#[derive(Clone, Debug)]
+pub struct Environment {
+    /// Where it learns the time.
+    pub clock: Arc<dyn Clock>,
+    /// How much work a password hash is. Lower than the default only in tests.
+    pub password_cost: PasswordCost,
+}
+
+impl Default for Environment {
+    fn default() -> Self {
+        Self {
+            clock: Arc::new(SystemClock::default()),
+            password_cost: PasswordCost::PRODUCTION,
+        }
+    }
+}
+
+/// Why a service cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A key file.
+    #[error("auth.keys: {0}")]
+    Key(#[from] KeyError),
+    /// The signing key.
+    #[error("auth.keys: {0}")]
+    Signing(#[from] SigningError),
+    /// The database.
+    #[error("auth.database: {0}")]
+    Database(String),
+    /// Two services, or something else, registered the same metric.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// Its own tokens could not be accepted.
+    #[error("own tokens: {0}")]
+    OwnTokens(String),
+    /// Something of its own that should not fail.
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// The parts. Operations on accounts and sessions are implemented on it in their own files.
+pub(crate) struct Inner {
+    pub config: AuthConfig,
+    pub store: Store,
+    pub log: RevocationLog,
+    pub passwords: Passwords,
+    pub throttle: Throttle,
+    pub tokens: TokenIssuer,
+    pub own_tokens: OwnTokens,
+    pub successors: Successors,
+    pub clock: Arc<dyn Clock>,
+    pub metrics: Metrics,
+    jwks: watch::Sender<Arc<Vec<u8>>>,
+}
+
+impl AuthService {
+    /// Opens the database and the keys, makes them where there are none, hands the revocation log to
+    /// the followers, and keeps it fresh from then on. To be called within a tokio runtime.
+    pub async fn start(
+        config: AuthConfig,
+        followers: Vec<Arc<dyn Follower>>,
+        registry: &Registry,
+    ) -> Result<Self, StartError> {
+        Self::start_in(Environment::default(), config, followers, registry).await
+    }
+
+    /// The same with another clock or another cost of passwords.
+    pub async fn start_in(
+        environment: Environment,
+        config: AuthConfig,
+        followers: Vec<Arc<dyn Follower>>,
+        registry: &Registry,
+    ) -> Result<Self, StartError> {
+        let metrics = Metrics::register(registry)?;
+        let keys = KeyFolder::open(&config.keys)?;
+        let signing_key = keys.signing_key(config.signing_algorithm)?;
+        let tokens = TokenIssuer::new(
+            &config.issuer,
+            &config.audience,
+            config.access_token_ttl,
+            config.signing_algorithm,
+            &signing_key,
+        )?;
+        let database = |error: &dyn fmt::Display| {
+            StartError::Database(format!("{}: {error}", config.database.display()))
+        };
+        let store = Store::open(&config.database)
+            .await
+            .map_err(|error| database(&error))?;
+        let log = RevocationLog::new(config.issuer.clone(), followers);
+        let head = log
+            .load(&store, environment.clock.now())
+            .await
+            .map_err(|error| database(&error))?;
+        metrics.log_head.set(i64::try_from(head.0).unwrap_or(i64::MAX));
+        let passwords = Passwords::new(
+            environment.password_cost,
+            config.password_hash_parallelism,
+            &metrics,
+        )
+        .map_err(|problem| StartError::Internal(problem.to_string()))?;
+        let inner = Arc::new(Inner {
+            own_tokens: OwnTokens::new(&config, &tokens).map_err(StartError::OwnTokens)?,
+            successors: Successors::new(&keys.refresh_key()?),
+            jwks: watch::Sender::new(tokens.jwks()),
+            throttle: Throttle::default(),
+            clock: environment.clock,
+            config,
+            store,
+            log,
+            passwords,
+            tokens,
+            metrics,
+        });
+        Ok(Self {
+            _background: Arc::new(Background::start(&inner)),
+            inner,
+        })
+    }
+
+    /// The key set that its tokens are checked with (RFC 7517 section 5), as it is now and as it
+    /// will be.
+    pub fn jwks(&self) -> watch::Receiver<Arc<Vec<u8>>> {
+        self.inner.jwks.subscribe()
+    }
+
+    /// What it was configured with.
+    pub fn config(&self) -> &AuthConfig {
+        &self.inner.config
+    }
+
+    /// Serves the HTTP API on `listener` until `shutdown` resolves and open requests have ended.
+    pub async fn serve(&self, listener: TcpListener, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+        server::serve(
+            listener,
+            api::router(self.clone()),
+            &self.inner.metrics.connections,
+            shutdown,
+        )
+        .await
+    }
+
+    /// The JSON API of the command line. Whoever can reach it is the operator: it belongs on a Unix
+    /// socket that only its owner may open.
+    pub fn control_router(&self) -> Router {
+        control::router(self.clone())
+    }
+
+    /// Adds a user, as the operator. A password is made up where none is given.
+    pub async fn add_user(&self, user: NewUser) -> Result<AddedUser, Problem> {
+        self.inner.add_user(Actor::LocalOperator, user).await
+    }
+
+    /// Whether there is any user at all.
+    pub async fn has_users(&self) -> Result<bool, Problem> {
+        let mut read = self.inner.store.read().await?;
+        Ok(store::users::any(&mut read).await?)
+    }
+
+    /// Reads the revocation log's head and tells the followers that they have all of it. Happens
+    /// every second by itself.
+    pub async fn attest(&self) -> Result<(), Problem> {
+        self.inner.attest().await
+    }
+
+    /// Deletes what no longer matters. Happens every minute by itself.
+    pub async fn purge(&self) -> Result<(), Problem> {
+        self.inner.purge().await
+    }
+
+    /// Closes the database. Calls after this fail.
+    pub async fn close(&self) {
+        self.inner.store.close().await;
+    }
+}
+
+impl Inner {
+    async fn attest(&self) -> Result<(), Problem> {
+        match self.log.attest(&self.store).await {
+            Ok(head) => {
+                self.metrics
+                    .log_head
+                    .set(i64::try_from(head.0).unwrap_or(i64::MAX));
+                Ok(())
+            }
+            Err(error) => {
+                self.metrics.attest_failures.inc();
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn purge(&self) -> Result<(), Problem> {
+        for _ in 0..PURGE_BATCHES {
+            let mut write = self.store.write().await?;
+            let more = store::purge::batch(write.connection(), self.clock.now()).await?;
+            write.commit_without_entries().await?;
+            if !more {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inner")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Runs `operation` to its end even where the client hangs up and its request is dropped: what was
+/// committed must also be applied.
+pub(crate) async fn detached<T: Send + 'static>(
+    operation: impl Future<Output = Result<T, Problem>> + Send + 'static,
+) -> Result<T, Problem> {
+    match tokio::spawn(operation).await {
+        Ok(result) => result,
+        Err(error) => Err(Problem::internal("running an operation", &error)),
+    }
+}
+
+/// Tasks that end with the service.
+#[derive(Debug)]
+struct Background(Vec<AbortHandle>);
+
+impl Background {
+    fn start(inner: &Arc<Inner>) -> Self {
+        let (attesting, purging) = (Arc::clone(inner), Arc::clone(inner));
+        let attest = tokio::spawn(async move {
+            let mut ticks = interval(ATTEST_INTERVAL);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                // The problem has been logged and counted; the followers notice the silence.
+                let _ = attesting.attest().await;
+            }
+        });
+        let purge = tokio::spawn(async move {
+            let mut ticks = interval(PURGE_INTERVAL);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                let _ = purging.purge().await;
+            }
+        });
+        Self(vec![attest.abort_handle(), purge.abort_handle()])
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        for task in &self.0 {
+            task.abort();
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! What the gateway costs over the same Pingora without it, measured on this machine in one go.
+
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use durward_bench::comparison::{self, Options};
+use durward_bench::contender::FieldOptions;
+use durward_bench::{Fallible, child, role};
+
+/// Compares the gateway with a bare Pingora proxy, under the same load, in interleaved rounds
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// The gateway's binary; without it, the bare proxy is compared with itself: that is the noise
+    #[arg(long, value_name = "PATH")]
+    durward: Option<PathBuf>,
+    /// Rounds; in each, every variant is measured once
+    #[arg(long, default_value_t = 9)]
+    rounds: usize,
+    /// Seconds that each measurement takes
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// Seconds of the same load before each measurement
+    #[arg(long, default_value_t = 0.5)]
+    warm_up: f64,
+    /// Keep-alive connections
+    #[arg(long, default_value_t = 32)]
+    connections: usize,
+    /// Requests a second over all connections (open loop); as fast as they are answered without it
+    #[arg(long)]
+    rate: Option<f64>,
+    /// Worker threads of every proxy; as many as there are processors without it
+    #[arg(long)]
+    workers: Option<usize>,
+    /// Entries of the revocation mirror
+    #[arg(long, default_value_t = 1_000_000)]
+    entries: u64,
+    /// Users, each with a token
+    #[arg(long, default_value_t = 64)]
+    users: usize,
+    /// Pins the proxies to these processors, in the notation of taskset
+    #[arg(long, value_name = "LIST")]
+    proxy_processors: Option<String>,
+    /// Pins backend and load generator to these processors
+    #[arg(long, value_name = "LIST")]
+    other_processors: Option<String>,
+}
+
+fn main() -> ExitCode {
+    role::play_if_asked().unwrap_or_else(|| match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("proxy-comparison: {error}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+fn run(arguments: Arguments) -> Fallible<()> {
+    child::end_everything_when_told_to()?;
+    let durward = arguments.durward.map(|path| path.canonicalize()).transpose()?;
+    let processors = std::thread::available_parallelism()?.get();
+    comparison::run(&Options {
+        field: FieldOptions {
+            durward,
+            entries: arguments.entries,
+            users: arguments.users.max(1),
+            workers: arguments.workers.unwrap_or(processors),
+            proxy_processors: arguments.proxy_processors,
+            other_processors: arguments.other_processors,
+        },
+        rounds: arguments.rounds.max(1),
+        warm_up: Duration::try_from_secs_f64(arguments.warm_up)?,
+        measured: Duration::try_from_secs_f64(arguments.seconds)?,
+        connections: arguments.connections,
+        rate: arguments.rate,
+    })
+}

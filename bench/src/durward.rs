@@ -1,0 +1,181 @@
+//! The gateway's own binary as a child process: its start, its users, its sessions.
+
+use std::fs::{self, File};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::Fallible;
+use crate::child::Child;
+use crate::client::Connection;
+use crate::configuration::{CONTROL, Configuration};
+use crate::role::on_processors;
+
+/// The longest that it may take to be ready.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often it is asked whether it is.
+const POLL: Duration = Duration::from_millis(1);
+/// The longest that it may take to end.
+const DRAIN: Duration = Duration::from_secs(20);
+/// What of its log is shown when it fails.
+const LOG_TAIL: usize = 4096;
+
+/// A running `durward up`.
+pub struct Durward {
+    child: Child,
+    folder: PathBuf,
+    /// The edge.
+    pub edge: SocketAddr,
+    /// Metrics and health.
+    pub admin: SocketAddr,
+    /// From the start of the process to the first 200 of `/readyz`.
+    pub ready_after: Duration,
+}
+
+/// A user who is logged in.
+#[derive(Clone, Debug)]
+pub struct User {
+    /// The name.
+    pub name: String,
+    /// The id: the `sub` of the token.
+    pub id: String,
+    /// A token that is good for an hour.
+    pub access_token: String,
+}
+
+impl User {
+    /// The field that says so.
+    pub fn authorization(&self) -> String {
+        format!("Bearer {}", self.access_token)
+    }
+}
+
+impl Durward {
+    /// Writes the configuration into `folder`, starts the binary there, and waits until it is ready.
+    pub fn start(binary: &Path, folder: &Path, configuration: &Configuration, processors: Option<&str>) -> Fallible<Self> {
+        let file = folder.join("config.yaml");
+        fs::write(&file, configuration.text())?;
+        let log = File::create(folder.join("durward.log"))?;
+        let mut command = on_processors(binary, processors);
+        command.arg("up").arg("--config").arg(&file).current_dir(folder);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let start = Instant::now();
+        let child = Child::start(binary.display().to_string(), &mut command)?;
+        let mut durward = Self {
+            child,
+            folder: folder.to_owned(),
+            edge: configuration.listen,
+            admin: configuration.admin,
+            ready_after: Duration::ZERO,
+        };
+        durward.wait_until_ready(start)?;
+        Ok(durward)
+    }
+
+    fn wait_until_ready(&mut self, start: Instant) -> Fallible<()> {
+        loop {
+            if let Some(status) = self.child.ended()? {
+                return Err(format!("durward ended with {status}:\n{}", self.log_tail()).into());
+            }
+            let answer = Connection::open(self.admin).and_then(|mut admin| admin.ask("GET", "/readyz", &[], None));
+            if answer.is_ok_and(|answer| answer.status == 200) {
+                self.ready_after = start.elapsed();
+                return Ok(());
+            }
+            if start.elapsed() > PATIENCE {
+                return Err(format!("durward was not ready within {PATIENCE:?}:\n{}", self.log_tail()).into());
+            }
+            thread::sleep(POLL);
+        }
+    }
+
+    fn log_tail(&self) -> String {
+        let log = fs::read(self.folder.join("durward.log")).unwrap_or_default();
+        String::from_utf8_lossy(&log[log.len().saturating_sub(LOG_TAIL)..]).into_owned()
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.pid()
+    }
+
+    /// Ends it as an operator does, and returns how long that took.
+    pub fn stop(self) -> Fallible<Duration> {
+        self.child.terminate(DRAIN)
+    }
+
+    /// The folder of its configuration file.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// A connection to its control socket.
+    pub fn control(&self) -> Fallible<Connection<std::os::unix::net::UnixStream>> {
+        Connection::open_unix(&self.folder.join(CONTROL))
+    }
+
+    /// Adds users as its operator; returns their ids.
+    pub fn add_users(&self, names: &[String], roles: &[&str]) -> Fallible<Vec<String>> {
+        let add = |name: &String| {
+            let body = json!({ "username": name, "roles": roles, "password": password(name) });
+            let user = self.control()?.ask("POST", "/users", &[], Some(&body))?.json(201)?;
+            text(&user, "id")
+        };
+        in_parallel(names, add)
+    }
+
+    /// Logs users in through the edge, as their browsers would.
+    pub fn log_in(&self, names: &[String], ids: &[String]) -> Fallible<Vec<User>> {
+        let pairs: Vec<_> = names.iter().zip(ids).collect();
+        in_parallel(&pairs, |(name, id)| {
+            let body = json!({ "username": name, "password": password(name) });
+            let answer = Connection::open(self.edge)?.ask("POST", "/auth/login", &[], Some(&body))?.json(200)?;
+            let access_token = text(&answer, "access_token")?;
+            Ok(User { name: (*name).clone(), id: (*id).clone(), access_token })
+        })
+    }
+
+    /// One sample of its metrics.
+    pub fn metric(&self, name: &str) -> Fallible<f64> {
+        let answer = Connection::open(self.admin)?.ask("GET", "/metrics", &[], None)?;
+        let body = String::from_utf8(answer.body)?;
+        let line = body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(line.ok_or_else(|| format!("{name} is not among the metrics"))?.trim().parse()?)
+    }
+}
+
+fn password(name: &str) -> String {
+    format!("quite some password of {name}")
+}
+
+fn text(value: &Value, name: &str) -> Fallible<String> {
+    let found = value.get(name).and_then(Value::as_str).map(str::to_owned);
+    found.ok_or_else(|| format!("`{name}` is not in {value}").into())
+}
+
+/// Password hashing is slow by design: as many at once as there are processors.
+fn in_parallel<T: Sync, R: Send>(items: &[T], each: impl Fn(&T) -> Fallible<R> + Sync) -> Fallible<Vec<R>> {
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let share = items.len().div_ceil(threads).max(1);
+    let each = &each;
+    thread::scope(|scope| {
+        let parts: Vec<_> = items
+            .chunks(share)
+            .map(|part| scope.spawn(move || part.iter().map(each).collect::<Fallible<Vec<R>>>()))
+            .collect();
+        let mut results = Vec::new();
+        for part in parts {
+            results.extend(part.join().map_err(|_| "a thread has panicked")??);
+        }
+        Ok(results)
+    })
+}
+
+/// A port on loopback that nobody listens on.
+pub fn free_address() -> Fallible<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}

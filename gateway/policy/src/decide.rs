@@ -1,0 +1,340 @@
+//! THE function: what becomes of a request. The proxy, `durward explain`, the benchmarks and the
+//! fuzz targets all call this one; no rule has a second implementation.
+//!
+//! The order is fixed: route, credential, proof, issuer, times, revocation, rules, identity. A later
+//! check never runs where an earlier one refused, and nothing but the end of it makes a [`Permit`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use durward_contract::UnixSeconds;
+
+use crate::claim_rule::Params;
+use crate::credential::Credential;
+use crate::identity_headers::{HeaderSink, IdentityHeaders};
+use crate::revocation::{Cause, Revocations, Standing};
+use crate::route::{Access, Route, RouteId, UpstreamId, WhenUnknown};
+use crate::trace::{Outcome, Phase, Step, Trace};
+use crate::{Policy, Reason, Rejection, RequestFacts, VerifiedToken};
+
+/// Proves tokens, perhaps from a cache of proofs. A cache may hold proofs, never decisions, and must
+/// tell policies and generations of keys apart.
+pub trait Proofs {
+    /// The proof of a token, as [`crate::prove`] makes it.
+    fn prove(&self, policy: &Policy, token: &str) -> Result<Arc<VerifiedToken>, Rejection>;
+}
+
+/// What becomes of a request.
+#[derive(Clone, Debug)]
+pub enum Decision {
+    /// It goes to the upstream, as the permit says.
+    Permit(Permit),
+    /// It is answered with a refusal.
+    Refuse(Refusal),
+}
+
+/// A refusal, and on which route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The route that was chosen, if one was.
+    pub route: Option<RouteId>,
+    /// Why.
+    pub rejection: Rejection,
+}
+
+/// That a request may pass: to which upstream, and in whose name. Made by [`decide`] alone.
+#[derive(Clone, Debug)]
+pub struct Permit {
+    route: RouteId,
+    upstream: UpstreamId,
+    forward_credentials: bool,
+    principal: Option<LiveToken>,
+    identity: IdentityHeaders,
+}
+
+/// A proved token whose times hold and that is not revoked, at the moment of the decision.
+#[derive(Clone, Debug)]
+struct LiveToken(Arc<VerifiedToken>);
+
+/// Where the principal of a request comes from: the request itself, or what `explain` assumes.
+pub(crate) trait Evidence {
+    /// The proved principal; nothing where the request has no credential.
+    fn principal<T: Trace>(
+        &self,
+        policy: &Policy,
+        facts: &RequestFacts<'_>,
+        trace: &mut T,
+    ) -> Result<Option<Arc<VerifiedToken>>, Rejection>;
+}
+
+/// Decides on a request at `now`.
+pub fn decide<T: Trace>(
+    policy: &Policy,
+    facts: &RequestFacts<'_>,
+    proofs: &(impl Proofs + ?Sized),
+    revocations: &(impl Revocations + ?Sized),
+    now: UnixSeconds,
+    trace: &mut T,
+) -> Decision {
+    decide_on(policy, facts, &FromRequest(proofs), revocations, now, trace)
+}
+
+pub(crate) fn decide_on<T: Trace>(
+    policy: &Policy,
+    facts: &RequestFacts<'_>,
+    evidence: &impl Evidence,
+    revocations: &(impl Revocations + ?Sized),
+    now: UnixSeconds,
+    trace: &mut T,
+) -> Decision {
+    let mut route = None;
+    let inquiry = Inquiry {
+        policy,
+        facts,
+        revocations,
+        now,
+    };
+    match inquiry.permit(evidence, &mut route, trace) {
+        Ok(permit) => Decision::Permit(permit),
+        Err(rejection) => {
+            trace.step(|| Step::new(rejection.reason.code(), Outcome::Refused, rejection.cause.clone()));
+            Decision::Refuse(Refusal { route, rejection })
+        }
+    }
+}
+
+/// The one credential of the request, proved by the shell's [`Proofs`].
+struct FromRequest<'p, P: ?Sized>(&'p P);
+
+impl<P: Proofs + ?Sized> Evidence for FromRequest<'_, P> {
+    fn principal<T: Trace>(
+        &self,
+        policy: &Policy,
+        facts: &RequestFacts<'_>,
+        trace: &mut T,
+    ) -> Result<Option<Arc<VerifiedToken>>, Rejection> {
+        let Some(Credential::Bearer(token)) = Credential::find(facts)? else {
+            return Ok(None);
+        };
+        trace.enter(Phase::Proof);
+        self.0.prove(policy, token).map(Some)
+    }
+}
+
+/// All that a decision looks at.
+struct Inquiry<'i, R: ?Sized> {
+    policy: &'i Policy,
+    facts: &'i RequestFacts<'i>,
+    revocations: &'i R,
+    now: UnixSeconds,
+}
+
+impl<R: Revocations + ?Sized> Inquiry<'_, R> {
+    fn permit<T: Trace>(
+        &self,
+        evidence: &impl Evidence,
+        chosen: &mut Option<RouteId>,
+        trace: &mut T,
+    ) -> Result<Permit, Rejection> {
+        trace.enter(Phase::Route);
+        let found = self.policy.routes().lookup(self.facts)?;
+        let route = found.route;
+        *chosen = Some(route.id);
+        trace.step(|| Step::new(route.name.clone(), Outcome::Hit, "the most specific route").at(route.place));
+        if route.access == Access::Public {
+            trace.step(|| {
+                Step::new("access", Outcome::Hit, "public: credentials are not looked at").at(route.place)
+            });
+            return self.permit_on(route, None, trace);
+        }
+        let principal = self.principal(route, evidence, trace)?;
+        self.check_rules(route, principal.as_ref(), &found.params, trace)?;
+        self.permit_on(route, principal, trace)
+    }
+
+    /// Whoever asks, with a credential that holds now; nothing for an anonymous request on a route
+    /// that lets it be.
+    fn principal<T: Trace>(
+        &self,
+        route: &Route,
+        evidence: &impl Evidence,
+        trace: &mut T,
+    ) -> Result<Option<LiveToken>, Rejection> {
+        trace.enter(Phase::Credential);
+        let Some(token) = evidence.principal(self.policy, self.facts, trace)? else {
+            if route.access == Access::Optional {
+                trace.step(|| Step::new("access", Outcome::Hit, "optional: anonymous").at(route.place));
+                return Ok(None);
+            }
+            return Err(Rejection::new(
+                Reason::NoCredential,
+                "the request has no credential",
+            ));
+        };
+        self.check_issuer_and_times(route, &token, trace)?;
+        trace.enter(Phase::Revocation);
+        self.check_revocation(route, &token, trace)?;
+        Ok(Some(LiveToken(token)))
+    }
+
+    fn check_issuer_and_times<T: Trace>(
+        &self,
+        route: &Route,
+        token: &VerifiedToken,
+        trace: &mut T,
+    ) -> Result<(), Rejection> {
+        let issuer = self.policy.issuers().get(token.issuer());
+        let Some(issuer) = issuer.filter(|issuer| route.issuers.contains(issuer.id)) else {
+            return Err(Rejection::new(
+                Reason::IssuerNotAccepted,
+                "the route does not accept the token's issuer",
+            ));
+        };
+        trace.step(|| {
+            let detail = format!("the route accepts tokens of {}", issuer.name());
+            Step::new("issuers", Outcome::Hit, detail).at(route.place)
+        });
+        token.check_times(self.now, issuer.leeway)?;
+        trace.step(|| {
+            let left = token.expires_at().0.saturating_sub(self.now.0);
+            let detail = format!("exp in {left} s, leeway {:?}", issuer.leeway);
+            Step::new("times", Outcome::Hit, detail).at(issuer.place)
+        });
+        Ok(())
+    }
+
+    /// No error is ever read as "not revoked": what is not known is the route's to judge.
+    fn check_revocation<T: Trace>(
+        &self,
+        route: &Route,
+        token: &VerifiedToken,
+        trace: &mut T,
+    ) -> Result<(), Rejection> {
+        match self.revocations.standing(token, self.now) {
+            Standing::Live => {
+                trace.step(|| Step::new("revocation", Outcome::Hit, "nothing is revoked"));
+                Ok(())
+            }
+            Standing::Revoked(cause) => Err(Rejection::new(Reason::Revoked, revoked(cause))),
+            Standing::Unknown { stale_for } => {
+                accept_unknown(route.when_unknown, stale_for)?;
+                trace.step(|| {
+                    let detail = format!("the news is stale ({stale_for:?}), and the route allows that");
+                    Step::new("when_unknown", Outcome::Hit, detail).at(route.place)
+                });
+                Ok(())
+            }
+        }
+    }
+
+    fn check_rules<T: Trace>(
+        &self,
+        route: &Route,
+        principal: Option<&LiveToken>,
+        params: &impl Params,
+        trace: &mut T,
+    ) -> Result<(), Rejection> {
+        trace.enter(Phase::Rules);
+        if route.requirement.is_empty() {
+            return Ok(());
+        }
+        match principal {
+            Some(LiveToken(token)) => route.requirement.check(token, params, trace),
+            None => Err(Rejection::new(
+                Reason::NoCredential,
+                "the route has rules and the request is anonymous",
+            )),
+        }
+    }
+
+    fn permit_on<T: Trace>(
+        &self,
+        route: &Route,
+        principal: Option<LiveToken>,
+        trace: &mut T,
+    ) -> Result<Permit, Rejection> {
+        trace.enter(Phase::Identity);
+        let Some(strip) = self.policy.strip_set(route.id) else {
+            return Err(Rejection::new(
+                Reason::Internal,
+                "the route has no set of names to strip",
+            ));
+        };
+        if let Some(LiveToken(token)) = &principal {
+            let values = token.identity_values().as_ref().map_err(Rejection::clone)?;
+            for (name, claim, place) in self.policy.identity().iter() {
+                trace.step(|| {
+                    let value = values.iter().find(|(set, _)| set == name);
+                    let said = value.map(|(_, value)| String::from_utf8_lossy(value.as_bytes()));
+                    let outcome = if said.is_some() {
+                        Outcome::Hit
+                    } else {
+                        Outcome::Miss
+                    };
+                    let detail = said.unwrap_or_else(|| format!("claim `{claim}` is absent").into());
+                    Step::new(name.to_string(), outcome, detail.into_owned()).at(place)
+                });
+            }
+        }
+        let token = principal.as_ref().map(|LiveToken(token)| Arc::clone(token));
+        Ok(Permit {
+            route: route.id,
+            upstream: route.upstream,
+            forward_credentials: route.forward_credentials,
+            identity: IdentityHeaders::new(Arc::clone(strip), token),
+            principal,
+        })
+    }
+}
+
+const fn revoked(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Token => "the token is revoked",
+        Cause::Session => "the token's session is revoked",
+        Cause::User => "the token's user is revoked",
+        Cause::Client => "the token's client is revoked",
+        Cause::Everyone => "all tokens of the issuer are revoked",
+    }
+}
+
+/// `allow_for` counts from the last news, and never applies before there was any.
+fn accept_unknown(when_unknown: WhenUnknown, stale_for: Option<Duration>) -> Result<(), Rejection> {
+    let cause = match (when_unknown, stale_for) {
+        (WhenUnknown::AllowFor(bound), Some(age)) if age <= bound => return Ok(()),
+        (_, None) => "revocations have not been loaded yet",
+        (_, Some(_)) => "the news of revocations is stale",
+    };
+    Err(Rejection::new(Reason::RevocationUnknown, cause))
+}
+
+impl Permit {
+    /// The route.
+    pub fn route(&self) -> RouteId {
+        self.route
+    }
+
+    /// Where the request goes.
+    pub fn upstream(&self) -> UpstreamId {
+        self.upstream
+    }
+
+    /// Whoever asks; nothing on public routes and for anonymous requests.
+    pub fn principal(&self) -> Option<&Arc<VerifiedToken>> {
+        self.principal.as_ref().map(|LiveToken(token)| token)
+    }
+
+    /// Whether the gateway's own credentials go on to the upstream.
+    pub fn forward_credentials(&self) -> bool {
+        self.forward_credentials
+    }
+
+    /// What is stripped from the header section, and what is said in it.
+    pub fn identity_headers(&self) -> &IdentityHeaders {
+        &self.identity
+    }
+
+    /// Strips, then sets: see [`IdentityHeaders::apply_to`].
+    pub fn apply_to(&self, headers: &mut impl HeaderSink) {
+        self.identity.apply_to(headers);
+    }
+}

@@ -1,0 +1,86 @@
+//! The identity namespace: which header names belong to the gateway, and what it says in them.
+//!
+//! Strip always, insert maybe, in one function ([`IdentityHeaders::apply_to`]). The names are
+//! stripped under every spelling that a backend could fold to them (CGI turns `X-User-Id` and
+//! `x_user.id` into the same variable), from every request, public and upgrade requests too.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::VerifiedToken;
+
+mod compile;
+mod plan;
+mod strip_set;
+
+pub(crate) use compile::extra_names;
+pub(crate) use plan::{IdentityPlan, IdentityValues};
+pub use strip_set::{StripSet, canonical};
+
+/// The longest value of an identity header, in bytes.
+pub const MAX_IDENTITY_VALUE_BYTES: usize = 4096;
+/// The most identity headers.
+pub const MAX_IDENTITY_HEADERS: usize = 32;
+
+/// Where identity headers are put: the header section of the request to the upstream.
+pub trait HeaderSink {
+    /// Every name that is there, once or more often.
+    fn names(&self) -> impl Iterator<Item = &HeaderName>;
+    /// Removes every field of that name.
+    fn remove(&mut self, name: &HeaderName);
+    /// Sets the one field of that name.
+    fn insert(&mut self, name: &HeaderName, value: &HeaderValue);
+}
+
+impl HeaderSink for HeaderMap {
+    fn names(&self) -> impl Iterator<Item = &HeaderName> {
+        self.keys()
+    }
+
+    fn remove(&mut self, name: &HeaderName) {
+        Self::remove(self, name);
+    }
+
+    fn insert(&mut self, name: &HeaderName, value: &HeaderValue) {
+        Self::insert(self, name.clone(), value.clone());
+    }
+}
+
+/// What a permit does to the header section. Only a [`crate::Permit`] yields one.
+#[derive(Clone, Debug)]
+pub struct IdentityHeaders {
+    strip: Arc<StripSet>,
+    principal: Option<Arc<VerifiedToken>>,
+}
+
+impl IdentityHeaders {
+    pub(crate) fn new(strip: Arc<StripSet>, principal: Option<Arc<VerifiedToken>>) -> Self {
+        Self { strip, principal }
+    }
+
+    /// Strips what belongs to the gateway, then says who is asking, if anybody proved to be.
+    ///
+    /// Call it after hop-by-hop headers were removed: a client could otherwise have an identity
+    /// header removed by naming it in Connection (RFC 9110 section 7.6.1).
+    pub fn apply_to(&self, headers: &mut impl HeaderSink) {
+        self.strip.strip_from(headers);
+        for (name, value) in self.iter() {
+            headers.insert(name, value);
+        }
+    }
+
+    /// The headers that are set.
+    pub fn iter(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+        let values = self
+            .principal
+            .as_deref()
+            .and_then(|token| token.identity_values().as_ref().ok());
+        values.into_iter().flatten().map(|(name, value)| (name, value))
+    }
+
+    /// Whether a header of that name, as the client spelled it, is kept from the upstream.
+    pub fn strips(&self, name: &str) -> bool {
+        self.strip.strips(name)
+    }
+}

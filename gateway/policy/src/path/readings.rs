@@ -1,0 +1,232 @@
+//! The readings of a path: every composition of what backends are known to do to one.
+//!
+//! The steps are: percent-decoding (at most twice), resolving dot segments (RFC 3986 section 5.2.4;
+//! also where the dots are escaped, as the WHATWG URL standard has it), merging slashes, dropping a
+//! trailing slash, dropping `;params`, backslash as slash, cutting at a decoded `?` or `#`, and
+//! overlong UTF-8 (RFC 3629 section 3 forbids it, some decoders read it). The set is closed: no step
+//! leads out of it. Case folding is asked for apart ([`fold`]), since it counts for choosing the route
+//! only.
+
+/// The most readings of one path; a path with more is refused as ambiguous.
+pub(crate) const MAX_READINGS: usize = 64;
+/// How often a backend may decode.
+const MAX_DECODINGS: u8 = 2;
+
+/// One way to read a path. It begins with `/`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Reading {
+    pub(crate) bytes: Vec<u8>,
+    decodings: u8,
+}
+
+/// There are more than [`MAX_READINGS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TooManyReadings;
+
+/// Every reading of a path, the path itself first.
+pub(crate) fn readings(path: &[u8]) -> Result<Vec<Reading>, TooManyReadings> {
+    let mut found = vec![Reading {
+        bytes: path.to_vec(),
+        decodings: 0,
+    }];
+    let mut next = 0;
+    while let Some(reading) = found.get(next).cloned() {
+        for successor in successors(&reading) {
+            if found.iter().any(|known| known.covers(&successor)) {
+                continue;
+            }
+            if found.len() == MAX_READINGS {
+                return Err(TooManyReadings);
+            }
+            found.push(successor);
+        }
+        next += 1;
+    }
+    Ok(found)
+}
+
+impl Reading {
+    /// The same bytes, with at least as many decodings left.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        self.decodings <= other.decodings && self.bytes == other.bytes
+    }
+}
+
+/// What one step makes of a reading, for each step that changes it.
+pub(super) fn successors(reading: &Reading) -> impl Iterator<Item = Reading> {
+    let decodings = reading.decodings;
+    let decoded = (decodings < MAX_DECODINGS)
+        .then(|| decode(&reading.bytes))
+        .flatten()
+        .map(|bytes| Reading {
+            bytes,
+            decodings: decodings + 1,
+        });
+    let others = STEPS.iter().filter_map(move |step| {
+        let bytes = step(&reading.bytes)?;
+        Some(Reading { bytes, decodings })
+    });
+    decoded.into_iter().chain(others)
+}
+
+/// The steps besides decoding. Each yields nothing where it changes nothing.
+const STEPS: [fn(&[u8]) -> Option<Vec<u8>>; 8] = [
+    backslashes_to_slashes,
+    drop_params,
+    cut_at_query_or_fragment,
+    resolve_dots,
+    resolve_escaped_dots,
+    merge_slashes,
+    drop_trailing_slash,
+    decode_overlong,
+];
+
+fn decode(path: &[u8]) -> Option<Vec<u8>> {
+    let decoded: Vec<u8> = path.contains(&b'%').then(|| super::decoded(path).collect())?;
+    (decoded.len() != path.len()).then_some(decoded)
+}
+
+fn backslashes_to_slashes(path: &[u8]) -> Option<Vec<u8>> {
+    let slash = |byte: &u8| if *byte == b'\\' { b'/' } else { *byte };
+    path.contains(&b'\\').then(|| path.iter().map(slash).collect())
+}
+
+fn drop_params(path: &[u8]) -> Option<Vec<u8>> {
+    path.contains(&b';').then(|| {
+        let mut inside = false;
+        let mut kept = path.to_vec();
+        kept.retain(|byte| {
+            inside = *byte == b';' || (inside && *byte != b'/');
+            !inside
+        });
+        kept
+    })
+}
+
+fn cut_at_query_or_fragment(path: &[u8]) -> Option<Vec<u8>> {
+    let at = path.iter().position(|byte| matches!(byte, b'?' | b'#'))?;
+    Some(path[..at].to_vec())
+}
+
+fn resolve_dots(path: &[u8]) -> Option<Vec<u8>> {
+    resolve(path, |segment| match segment {
+        b"." => Dots::One,
+        b".." => Dots::Two,
+        _ => Dots::None,
+    })
+}
+
+fn resolve_escaped_dots(path: &[u8]) -> Option<Vec<u8>> {
+    path.contains(&b'%')
+        .then(|| resolve(path, escaped_dots))
+        .flatten()
+}
+
+fn merge_slashes(path: &[u8]) -> Option<Vec<u8>> {
+    let mut merged = path.to_vec();
+    merged.dedup_by(|right, left| *right == b'/' && *left == b'/');
+    (merged.len() != path.len()).then_some(merged)
+}
+
+fn drop_trailing_slash(path: &[u8]) -> Option<Vec<u8>> {
+    path.strip_suffix(b"/")
+        .filter(|rest| !rest.is_empty())
+        .map(<[u8]>::to_vec)
+}
+
+/// Two and three bytes of UTF-8 that stand for what one byte stands for.
+fn decode_overlong(path: &[u8]) -> Option<Vec<u8>> {
+    let mut plain = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some(byte) = rest.first() {
+        let (byte, length) = match rest {
+            [lead @ 0xc0..=0xc1, low @ 0x80..=0xbf, ..] => ((lead & 1) << 6 | (low & 0x3f), 2),
+            [0xe0, high @ 0x80..=0x81, low @ 0x80..=0xbf, ..] => ((high & 1) << 6 | (low & 0x3f), 3),
+            _ => (*byte, 1),
+        };
+        plain.push(byte);
+        rest = &rest[length..];
+    }
+    (plain.len() != path.len()).then_some(plain)
+}
+
+enum Dots {
+    None,
+    One,
+    Two,
+}
+
+fn escaped_dots(segment: &[u8]) -> Dots {
+    if segment.len() > "%2e%2e".len() {
+        return Dots::None;
+    }
+    let mut decoded = super::decoded(segment);
+    match (decoded.next(), decoded.next(), decoded.next()) {
+        (Some(b'.'), None, _) => Dots::One,
+        (Some(b'.'), Some(b'.'), None) => Dots::Two,
+        _ => Dots::None,
+    }
+}
+
+/// RFC 3986 section 5.2.4, segment by segment.
+fn resolve(path: &[u8], dots: impl Fn(&[u8]) -> Dots) -> Option<Vec<u8>> {
+    let mut kept: Vec<&[u8]> = Vec::new();
+    let mut changed = false;
+    let mut ends_in_dots = false;
+    for segment in path[1..].split(|byte| *byte == b'/') {
+        let dots = dots(segment);
+        ends_in_dots = !matches!(dots, Dots::None);
+        changed |= ends_in_dots;
+        match dots {
+            Dots::None => kept.push(segment),
+            Dots::One => {}
+            Dots::Two => {
+                kept.pop();
+            }
+        }
+    }
+    if ends_in_dots {
+        kept.push(b"");
+    }
+    changed.then(|| {
+        let mut resolved = vec![b'/'];
+        resolved.extend(kept.join(&b'/'));
+        resolved
+    })
+}
+
+/// Whether a segment is `.` or `..`.
+pub(super) fn has_dot_segment(path: &[u8]) -> bool {
+    path.split(|byte| *byte == b'/')
+        .any(|segment| matches!(segment, b"." | b".."))
+}
+
+/// KELVIN SIGN and LATIN SMALL LETTER LONG S: the characters beyond ASCII that fold to a letter of
+/// ASCII (Unicode, CaseFolding.txt).
+const KELVIN: &[u8] = "\u{212a}".as_bytes();
+const LONG_S: &[u8] = "\u{17f}".as_bytes();
+
+/// Whether case folding changes the path.
+pub(crate) fn folds(path: &[u8]) -> bool {
+    path.iter().any(u8::is_ascii_uppercase)
+        || path.windows(KELVIN.len()).any(|window| window == KELVIN)
+        || path.windows(LONG_S.len()).any(|window| window == LONG_S)
+}
+
+/// The path as a backend sees it that does not tell upper from lower case.
+pub(crate) fn fold(path: &[u8]) -> Vec<u8> {
+    let mut folded = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some(byte) = rest.first() {
+        let (byte, length) = if rest.starts_with(KELVIN) {
+            (b'k', KELVIN.len())
+        } else if rest.starts_with(LONG_S) {
+            (b's', LONG_S.len())
+        } else {
+            (byte.to_ascii_lowercase(), 1)
+        };
+        folded.push(byte);
+        rest = &rest[length..];
+    }
+    folded
+}

@@ -1,0 +1,139 @@
+//! The configuration's policy half, compiled: nothing is validated at request time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use durward_config::{Diagnostics, Node, Place};
+
+use crate::identity_headers::{IdentityPlan, StripSet};
+use crate::issuer::{Issuers, OwnIssuer};
+use crate::revocation::DigestKey;
+use crate::route::{Route, RouteId, UpstreamId};
+use crate::route_table::RouteTable;
+
+mod compile;
+
+/// The default of `max_staleness`.
+pub const DEFAULT_MAX_STALENESS: Duration = Duration::from_secs(5);
+
+/// The sections of the file that make the policy.
+#[derive(Clone, Debug)]
+pub struct PolicySections<'a> {
+    /// `issuers:`
+    pub issuers: Option<&'a Node>,
+    /// `identity_headers:`
+    pub identity_headers: Option<&'a Node>,
+    /// `strip:`
+    pub strip: Option<&'a Node>,
+    /// `routes:`
+    pub routes: Option<&'a Node>,
+    /// `revocations:`
+    pub revocations: Option<&'a Node>,
+    /// The names under `upstreams:`, in the order of the file: a route's upstream is an index of it.
+    pub upstream_names: &'a [(String, Place)],
+    /// What the `auth:` section says, where the file has one.
+    pub own_issuer: Option<OwnIssuer>,
+    /// Whether the auth service runs in this process; embedded revocations come from there.
+    pub auth_in_process: bool,
+    /// Where to report what concerns the file as a whole.
+    pub file_place: Place,
+}
+
+/// Where news of revocations comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RevocationsMode {
+    /// `revocations: none`, written out: nothing is ever revoked.
+    None,
+    /// `store: embedded`: from the auth service in this process.
+    Embedded,
+}
+
+/// Everything that [`crate::decide`] works on.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    issuers: Issuers,
+    identity: IdentityPlan,
+    routes: RouteTable,
+    /// By [`RouteId`].
+    strips: Vec<Arc<StripSet>>,
+    /// By [`UpstreamId`].
+    upstream_names: Vec<String>,
+    revocations: RevocationsMode,
+    max_staleness: Duration,
+    digest_key: DigestKey,
+}
+
+impl Policy {
+    /// Compiles the sections. All errors are reported; with any of them there is no policy.
+    pub fn compile(
+        sections: PolicySections<'_>,
+        digest_key: DigestKey,
+        diagnostics: &mut Diagnostics,
+    ) -> Option<Self> {
+        compile::policy(sections, digest_key, diagnostics)
+    }
+
+    /// The policy of whoever has none: no route, no access.
+    pub fn refuse_everything(digest_key: DigestKey) -> Self {
+        Self {
+            issuers: Issuers::default(),
+            identity: IdentityPlan::default(),
+            routes: RouteTable::default(),
+            strips: Vec::new(),
+            upstream_names: Vec::new(),
+            revocations: RevocationsMode::None,
+            max_staleness: DEFAULT_MAX_STALENESS,
+            digest_key,
+        }
+    }
+
+    /// Every route.
+    pub fn routes(&self) -> &RouteTable {
+        &self.routes
+    }
+
+    /// The route of an id.
+    pub fn route(&self, id: RouteId) -> Option<&Route> {
+        self.routes.get(id)
+    }
+
+    /// The name of an upstream.
+    pub fn upstream_name(&self, id: UpstreamId) -> Option<&str> {
+        self.upstream_names
+            .get(usize::try_from(id.0).ok()?)
+            .map(String::as_str)
+    }
+
+    /// Every issuer.
+    pub fn issuers(&self) -> &Issuers {
+        &self.issuers
+    }
+
+    /// Where news of revocations comes from.
+    pub fn revocations(&self) -> RevocationsMode {
+        self.revocations
+    }
+
+    /// How old the news may be before what it does not say is unknown.
+    pub fn max_staleness(&self) -> Duration {
+        self.max_staleness
+    }
+
+    /// The secret under which revocations are keyed.
+    pub fn digest_key(&self) -> DigestKey {
+        self.digest_key
+    }
+
+    /// Whether a header of that name, as the client spelled it, is kept from a route's upstream.
+    pub fn strips(&self, route: RouteId, name: &str) -> bool {
+        self.strip_set(route).is_none_or(|set| set.strips(name))
+    }
+
+    pub(crate) fn identity(&self) -> &IdentityPlan {
+        &self.identity
+    }
+
+    pub(crate) fn strip_set(&self, route: RouteId) -> Option<&Arc<StripSet>> {
+        self.strips.get(usize::try_from(route.0).ok()?)
+    }
+}

@@ -1,0 +1,180 @@
+//! From sections to [`Policy`]; every error is reported before any is returned.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use durward_config::{Diagnostics, Node, Value};
+use http::HeaderName;
+
+use super::{DEFAULT_MAX_STALENESS, Policy, PolicySections, RevocationsMode};
+use crate::identity_headers::{IdentityPlan, StripSet, extra_names};
+use crate::issuer::Issuers;
+use crate::revocation::DigestKey;
+use crate::route::{Access, Route, WhenUnknown};
+use crate::route_table::{RouteContext, RouteTable};
+
+const STALENESS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
+/// The gateway's own credentials.
+const CREDENTIALS: [&str; 1] = ["authorization"];
+
+pub(super) fn policy(
+    sections: PolicySections<'_>,
+    digest_key: DigestKey,
+    diagnostics: &mut Diagnostics,
+) -> Option<Policy> {
+    let PolicySections {
+        issuers,
+        identity_headers,
+        strip,
+        routes,
+        revocations,
+        upstream_names,
+        own_issuer,
+        auth_in_process,
+        file_place,
+    } = sections;
+    let mut found = Diagnostics::default();
+    let issuers = Issuers::compile(issuers, own_issuer.as_ref(), file_place, &mut found);
+    let identity = IdentityPlan::compile(identity_headers, &mut found);
+    if identity.names().next().is_some() {
+        issuers.check_prefixes(&mut found);
+    }
+    let strip = extra_names(strip, &mut found);
+    let news = revocations_section(revocations, auth_in_process, file_place, &mut found);
+    let context = RouteContext {
+        upstream_names,
+        issuers: &issuers,
+        when_unknown: news.when_unknown,
+    };
+    let routes = match routes {
+        Some(node) => RouteTable::compile(node, &context, &mut found),
+        None => RouteTable::default(),
+    };
+    if routes.iter().next().is_none() && !found.has_errors() {
+        let advice = "write `routes:` with at least one; no route, no access";
+        found.error(file_place, "there are no routes", advice);
+    }
+    check_issuers_are_there(&routes, &issuers, &mut found);
+    let strips = strip_sets(&routes, &identity, &strip);
+    let broken = found.has_errors();
+    diagnostics.append(found);
+    (!broken).then_some(Policy {
+        issuers,
+        identity,
+        routes,
+        strips,
+        upstream_names: upstream_names.iter().map(|(name, _)| name.clone()).collect(),
+        revocations: news.mode,
+        max_staleness: news.max_staleness,
+        digest_key,
+    })
+}
+
+/// A route that asks for a credential which nobody can have is a mistake.
+fn check_issuers_are_there(routes: &RouteTable, issuers: &Issuers, diagnostics: &mut Diagnostics) {
+    if !issuers.is_empty() {
+        return;
+    }
+    if let Some(route) = routes.iter().find(|route| route.access != Access::Public) {
+        let advice = "write `issuers:` with whose tokens are accepted, or `access: public` on the route";
+        diagnostics.error(
+            route.place,
+            "the route asks for a credential and no issuer is configured",
+            advice,
+        );
+    }
+}
+
+/// What each route strips; routes that strip the same share it.
+fn strip_sets(routes: &RouteTable, identity: &IdentityPlan, strip: &[HeaderName]) -> Vec<Arc<StripSet>> {
+    let mut sets: Vec<Arc<StripSet>> = Vec::new();
+    for route in routes.iter() {
+        let set = strip_set(route, identity, strip);
+        let shared = sets.iter().find(|known| ***known == set).cloned();
+        sets.push(shared.unwrap_or_else(|| Arc::new(set)));
+    }
+    sets
+}
+
+fn strip_set(route: &Route, identity: &IdentityPlan, strip: &[HeaderName]) -> StripSet {
+    let extra = strip.iter().chain(&route.strip).map(HeaderName::as_str);
+    let credentials = CREDENTIALS.iter().copied().filter(|_| !route.forward_credentials);
+    StripSet::new(identity.names().chain(extra).chain(credentials))
+}
+
+struct News {
+    mode: RevocationsMode,
+    max_staleness: Duration,
+    when_unknown: WhenUnknown,
+}
+
+/// `revocations: none`, or `{ store, max_staleness, when_unknown }`.
+fn revocations_section(
+    node: Option<&Node>,
+    auth_in_process: bool,
+    file_place: durward_config::Place,
+    diagnostics: &mut Diagnostics,
+) -> News {
+    let mut news = News {
+        mode: RevocationsMode::None,
+        max_staleness: DEFAULT_MAX_STALENESS,
+        when_unknown: WhenUnknown::Refuse,
+    };
+    const ADVICE: &str = "write `revocations: { store: embedded }`, or `revocations: none` to do without";
+    let Some(node) = node else {
+        diagnostics.error(file_place, "`revocations` is missing", ADVICE);
+        return news;
+    };
+    if node.value == Value::Text("none".to_owned()) {
+        return news;
+    }
+    if !matches!(node.value, Value::Map(_)) {
+        diagnostics.error(
+            node.place,
+            format!("`revocations` cannot be {}", node.value.kind()),
+            ADVICE,
+        );
+        return news;
+    }
+    let Some(mut section) = node.section("`revocations`", diagnostics) else {
+        return news;
+    };
+    if let Some(store) = section.required("store", "write `store: embedded`", diagnostics) {
+        check_store(store, auth_in_process, diagnostics);
+        news.mode = RevocationsMode::Embedded;
+    }
+    section.not_built("mode", diagnostics);
+    if let Some(node) = section.optional("max_staleness") {
+        let staleness = node.duration("`max_staleness`", STALENESS, diagnostics);
+        news.max_staleness = staleness.unwrap_or(DEFAULT_MAX_STALENESS);
+    }
+    if let Some(node) = section.optional("when_unknown") {
+        news.when_unknown = WhenUnknown::compile(node, diagnostics).unwrap_or(WhenUnknown::Refuse);
+    }
+    section.finish(diagnostics);
+    news
+}
+
+fn check_store(store: &Node, auth_in_process: bool, diagnostics: &mut Diagnostics) {
+    let Some(text) = store.text("`store`", diagnostics) else {
+        return;
+    };
+    if ["redis://", "rediss://", "redis+"]
+        .iter()
+        .any(|scheme| text.starts_with(scheme))
+    {
+        let message = "a Redis store is not supported by this version";
+        diagnostics.error(
+            store.place,
+            message,
+            "write `store: embedded`, or `revocations: none`",
+        );
+    } else if store.one_of("`store`", &["embedded"], diagnostics).is_some() && !auth_in_process {
+        diagnostics.error(
+            store.place,
+            "`store: embedded` needs the auth service in the same process",
+            "run `durward up` with an `auth` section, or write `revocations: none` to do without",
+        );
+    }
+}

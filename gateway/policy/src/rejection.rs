@@ -1,0 +1,434 @@
+//! Why a request is refused: one closed vocabulary, one table to the wire.
+//!
+//! The code of a [`Reason`] is the same in the response body, the access log, the metrics and
+//! `docs/REASONS.md`. A [`Rejection`] adds the cause, which only the log may see.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use http::StatusCode;
+
+/// Declares the vocabulary once: the enum, its list and its codes cannot differ.
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident = $code:literal,)+) => {
+        /// Why a request is refused.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Reason {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl Reason {
+            /// Every reason, in the order of a request's way.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// The word for it in bodies, logs, metrics and docs.
+            pub const fn code(self) -> &'static str {
+                match self {
+                    $(Self::$name => $code,)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The request target is not one (RFC 9112 section 3.2).
+    BadTarget = "bad_target",
+    /// Host is missing, doubled, malformed or contradicts the target (RFC 9112 section 3.2).
+    BadHost = "bad_host",
+    /// The method is not a method name, or one that a proxy for origin servers does not carry.
+    BadMethod = "bad_method",
+    /// The HTTP version is not spoken here.
+    BadVersion = "bad_version",
+    /// Content-Length and Transfer-Encoding do not frame the body beyond doubt (RFC 9112 section 6).
+    BadFraming = "bad_framing",
+    /// The transfer coding is not known (RFC 9112 section 6.1).
+    UnknownTransferCoding = "unknown_transfer_coding",
+    /// A header field's name or value holds what it must not (RFC 9110 section 5).
+    BadHeader = "bad_header",
+    /// The header section is too large (RFC 6585 section 5).
+    HeaderTooLarge = "header_too_large",
+    /// The request target is too long (RFC 9110 section 15.5.15).
+    UriTooLong = "uri_too_long",
+    /// The request body is too large (RFC 9110 section 15.5.14).
+    BodyTooLarge = "body_too_large",
+    /// An expectation other than `100-continue` (RFC 9110 section 10.1.1).
+    ExpectationFailed = "expectation_failed",
+    /// The header section did not arrive in time.
+    HeaderTimeout = "header_timeout",
+    /// The body did not arrive in time.
+    BodyTimeout = "body_timeout",
+    /// No route matches: no route, no access.
+    NoRoute = "no_route",
+    /// The route that matches does not list the method.
+    MethodNotAllowed = "method_not_allowed",
+    /// Readings of the path select different routes or give a rule different parameters.
+    AmbiguousPath = "ambiguous_path",
+    /// The route asks for a credential and the request has none.
+    NoCredential = "no_credential",
+    /// The request has more than one credential (RFC 6750 section 2).
+    SeveralCredentials = "several_credentials",
+    /// The credential is not of the form that its scheme has (RFC 6750 section 2.1).
+    MalformedCredential = "malformed_credential",
+    /// The scheme of the Authorization header is not accepted.
+    UnsupportedScheme = "unsupported_scheme",
+    /// The token is in the query (RFC 9700 section 4.3.2).
+    CredentialInQuery = "credential_in_query",
+    /// The token is larger than any that is accepted.
+    TokenTooLarge = "token_too_large",
+    /// The token is not a JWS in compact form with a JSON header and JSON claims.
+    TokenMalformed = "token_malformed",
+    /// The token's `typ` is absent or another kind of token's (RFC 8725 section 3.11).
+    TokenType = "token_type",
+    /// The token's header asks for what is not understood or not trusted (`crit`, `b64`, `jku`, ...).
+    TokenHeader = "token_header",
+    /// The token's `alg` is not the one that its key is for (RFC 8725 section 3.1).
+    TokenAlgorithm = "token_algorithm",
+    /// The token's issuer is not configured.
+    UnknownIssuer = "unknown_issuer",
+    /// The issuer has no key of the token's `kid`.
+    UnknownKey = "unknown_key",
+    /// The issuer's keys have not been read yet.
+    KeysUnavailable = "keys_unavailable",
+    /// The signature is not the key's over these bytes.
+    BadSignature = "bad_signature",
+    /// A claim that the issuer's tokens must have is absent.
+    ClaimMissing = "claim_missing",
+    /// A claim has the wrong type or an impossible value.
+    ClaimInvalid = "claim_invalid",
+    /// The token is not meant for this audience (RFC 8725 section 3.9).
+    WrongAudience = "wrong_audience",
+    /// The token claims to live longer than the issuer's tokens may.
+    TokenLifetime = "token_lifetime",
+    /// The token's issuer is not one that the route accepts.
+    IssuerNotAccepted = "issuer_not_accepted",
+    /// The token's time has passed.
+    TokenExpired = "token_expired",
+    /// The token's time has not come: `nbf` or `iat` lies ahead.
+    TokenNotYetValid = "token_not_yet_valid",
+    /// The token, its session, its user or its client has been revoked.
+    Revoked = "revoked",
+    /// Whether it is revoked is not known, and the route refuses then.
+    RevocationUnknown = "revocation_unknown",
+    /// The token's `scope` does not hold what the route requires (RFC 6750 section 3.1).
+    InsufficientScope = "insufficient_scope",
+    /// The token's claims are not those that the route requires.
+    RuleRefused = "rule_refused",
+    /// A claim cannot be said in the identity header that it is configured for.
+    IdentityUnusable = "identity_unusable",
+    /// The gateway is shutting down.
+    Draining = "draining",
+    /// A limit of the gateway is reached.
+    Overloaded = "overloaded",
+    /// No server of the upstream can be reached.
+    UpstreamUnavailable = "upstream_unavailable",
+    /// The upstream did not answer in time.
+    UpstreamTimeout = "upstream_timeout",
+    /// The upstream's answer is not HTTP.
+    UpstreamInvalid = "upstream_invalid",
+    /// A fault of the gateway's own.
+    Internal = "internal",
+}
+
+impl Reason {
+    /// The status of the response.
+    pub const fn status(self) -> StatusCode {
+        match self {
+            Self::BadTarget
+            | Self::BadHost
+            | Self::BadFraming
+            | Self::BadHeader
+            | Self::AmbiguousPath
+            | Self::SeveralCredentials => StatusCode::BAD_REQUEST,
+            Self::NoCredential
+            | Self::MalformedCredential
+            | Self::UnsupportedScheme
+            | Self::CredentialInQuery
+            | Self::TokenTooLarge
+            | Self::TokenMalformed
+            | Self::TokenType
+            | Self::TokenHeader
+            | Self::TokenAlgorithm
+            | Self::UnknownIssuer
+            | Self::UnknownKey
+            | Self::BadSignature
+            | Self::ClaimMissing
+            | Self::ClaimInvalid
+            | Self::WrongAudience
+            | Self::TokenLifetime
+            | Self::IssuerNotAccepted
+            | Self::TokenExpired
+            | Self::TokenNotYetValid
+            | Self::Revoked => StatusCode::UNAUTHORIZED,
+            Self::InsufficientScope | Self::RuleRefused | Self::IdentityUnusable => StatusCode::FORBIDDEN,
+            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::HeaderTimeout | Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UriTooLong => StatusCode::URI_TOO_LONG,
+            Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
+            Self::HeaderTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::BadMethod | Self::UnknownTransferCoding => StatusCode::NOT_IMPLEMENTED,
+            Self::UpstreamInvalid => StatusCode::BAD_GATEWAY,
+            Self::KeysUnavailable
+            | Self::RevocationUnknown
+            | Self::Draining
+            | Self::Overloaded
+            | Self::UpstreamUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::BadVersion => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+        }
+    }
+
+    /// The challenge that goes with it (RFC 6750 section 3). Every 401 has one (RFC 9110 section
+    /// 15.5.2); where no credential of a kind that is known here was sent it names no error.
+    pub const fn challenge(self) -> Option<Challenge> {
+        match self {
+            Self::NoCredential | Self::UnsupportedScheme | Self::CredentialInQuery => Some(Challenge::Bare),
+            Self::SeveralCredentials => Some(Challenge::InvalidRequest),
+            Self::MalformedCredential
+            | Self::TokenTooLarge
+            | Self::TokenMalformed
+            | Self::TokenType
+            | Self::TokenHeader
+            | Self::TokenAlgorithm
+            | Self::UnknownIssuer
+            | Self::UnknownKey
+            | Self::BadSignature
+            | Self::ClaimMissing
+            | Self::ClaimInvalid
+            | Self::WrongAudience
+            | Self::TokenLifetime
+            | Self::IssuerNotAccepted
+            | Self::TokenExpired
+            | Self::TokenNotYetValid
+            | Self::Revoked => Some(Challenge::InvalidToken),
+            Self::InsufficientScope | Self::RuleRefused => Some(Challenge::InsufficientScope),
+            Self::BadTarget
+            | Self::BadHost
+            | Self::BadMethod
+            | Self::BadVersion
+            | Self::BadFraming
+            | Self::UnknownTransferCoding
+            | Self::BadHeader
+            | Self::HeaderTooLarge
+            | Self::UriTooLong
+            | Self::BodyTooLarge
+            | Self::ExpectationFailed
+            | Self::HeaderTimeout
+            | Self::BodyTimeout
+            | Self::NoRoute
+            | Self::MethodNotAllowed
+            | Self::AmbiguousPath
+            | Self::KeysUnavailable
+            | Self::RevocationUnknown
+            | Self::IdentityUnusable
+            | Self::Draining
+            | Self::Overloaded
+            | Self::UpstreamUnavailable
+            | Self::UpstreamTimeout
+            | Self::UpstreamInvalid
+            | Self::Internal => None,
+        }
+    }
+
+    /// A sentence for the client. For a bad token it says no more than that: which check failed is
+    /// the reason code's to say, and everything beyond is for the log.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::BadTarget => "The request target is not valid",
+            Self::BadHost => "The Host of the request is missing or not valid",
+            Self::BadMethod => "The method is not supported",
+            Self::BadVersion => "The HTTP version is not supported",
+            Self::BadFraming => "The length of the request body is not beyond doubt",
+            Self::UnknownTransferCoding => "The transfer coding is not supported",
+            Self::BadHeader => "A header field is not valid",
+            Self::HeaderTooLarge => "The header section is too large",
+            Self::UriTooLong => "The request target is too long",
+            Self::BodyTooLarge => "The request body is too large",
+            Self::ExpectationFailed => "The expectation is not supported",
+            Self::HeaderTimeout => "The header section did not arrive in time",
+            Self::BodyTimeout => "The request body did not arrive in time",
+            Self::NoRoute => "Nothing is served here",
+            Self::MethodNotAllowed => "The method is not allowed here",
+            Self::AmbiguousPath => "The path can be read in more than one way",
+            Self::NoCredential => "A credential is required",
+            Self::SeveralCredentials => "The request has more than one credential",
+            Self::MalformedCredential => "The credential is malformed",
+            Self::UnsupportedScheme => "The authentication scheme is not supported",
+            Self::CredentialInQuery => "A credential in the query is not accepted",
+            Self::TokenTooLarge
+            | Self::TokenMalformed
+            | Self::TokenType
+            | Self::TokenHeader
+            | Self::TokenAlgorithm
+            | Self::UnknownIssuer
+            | Self::UnknownKey
+            | Self::BadSignature
+            | Self::ClaimMissing
+            | Self::ClaimInvalid
+            | Self::WrongAudience
+            | Self::TokenLifetime
+            | Self::IssuerNotAccepted => "The token is not accepted",
+            Self::TokenExpired => "The token has expired",
+            Self::TokenNotYetValid => "The token is not valid yet",
+            Self::Revoked => "The credential has been revoked",
+            Self::KeysUnavailable | Self::RevocationUnknown => "The credential cannot be checked at present",
+            Self::InsufficientScope | Self::RuleRefused => "The credential does not permit this",
+            Self::IdentityUnusable => "The identity cannot be passed on",
+            Self::Draining => "The gateway is shutting down",
+            Self::Overloaded => "The gateway is overloaded",
+            Self::UpstreamUnavailable => "The upstream is not available",
+            Self::UpstreamTimeout => "The upstream did not answer in time",
+            Self::UpstreamInvalid => "The upstream's answer is not valid",
+            Self::Internal => "The gateway has failed",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+/// The WWW-Authenticate header of a refusal (RFC 6750 section 3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Challenge {
+    /// No error: nothing was sent that could be in error.
+    Bare,
+    /// The request is malformed.
+    InvalidRequest,
+    /// The token is expired, revoked, malformed or invalid.
+    InvalidToken,
+    /// The token does not carry the privilege.
+    InsufficientScope,
+}
+
+impl Challenge {
+    /// The error code of RFC 6750 section 3.1, or nothing.
+    pub const fn error(self) -> Option<&'static str> {
+        match self {
+            Self::Bare => None,
+            Self::InvalidRequest => Some("invalid_request"),
+            Self::InvalidToken => Some("invalid_token"),
+            Self::InsufficientScope => Some("insufficient_scope"),
+        }
+    }
+
+    /// The header's value. Section 3 asks for at least one parameter, hence the realm.
+    pub const fn header_value(self) -> &'static str {
+        match self {
+            Self::Bare => r#"Bearer realm="durward""#,
+            Self::InvalidRequest => r#"Bearer realm="durward", error="invalid_request""#,
+            Self::InvalidToken => r#"Bearer realm="durward", error="invalid_token""#,
+            Self::InsufficientScope => r#"Bearer realm="durward", error="insufficient_scope""#,
+        }
+    }
+}
+
+/// A refusal: the reason, which the client learns, and the cause, which only the log does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// The row of the table.
+    pub reason: Reason,
+    /// What exactly was wrong, for the log. Never holds token bytes, and never goes to the client.
+    pub cause: Cow<'static, str>,
+    /// The methods that the Allow header lists: for a 405 only (RFC 9110 section 15.5.6).
+    pub allow: Option<String>,
+}
+
+impl Rejection {
+    /// A refusal with its cause.
+    pub fn new(reason: Reason, cause: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            reason,
+            cause: cause.into(),
+            allow: None,
+        }
+    }
+
+    /// The refusal of a method, with the list that the Allow header carries.
+    pub fn method_not_allowed(allow: impl Into<String>) -> Self {
+        Self {
+            reason: Reason::MethodNotAllowed,
+            cause: Cow::Borrowed("the route does not list the method"),
+            allow: Some(allow.into()),
+        }
+    }
+
+    /// The content type of [`Rejection::problem`] (RFC 9457 section 3).
+    pub const PROBLEM_TYPE: &'static str = "application/problem+json";
+
+    /// The response body: problem details (RFC 9457) with the reason as an extension member. The
+    /// cause is not in it.
+    pub fn problem(&self) -> String {
+        let status = self.reason.status();
+        format!(
+            r#"{{"type":"about:blank","title":"{}","status":{},"detail":"{}.","reason":"{}"}}"#,
+            status.canonical_reason().unwrap_or("Error"),
+            status.as_u16(),
+            self.reason.title(),
+            self.reason.code(),
+        )
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.reason, self.cause)
+    }
+}
+
+impl std::error::Error for Rejection {}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn codes_are_words_and_unique() {
+        let codes: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.code()).collect();
+        assert_eq!(codes.len(), Reason::ALL.len());
+        for code in codes {
+            assert!(
+                code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'),
+                "{code}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_401_has_a_challenge_and_errors_go_with_their_status() {
+        for reason in Reason::ALL {
+            let (status, challenge) = (reason.status(), reason.challenge());
+            assert!(status.is_client_error() || status.is_server_error(), "{reason}");
+            assert!(
+                status != StatusCode::UNAUTHORIZED || challenge.is_some(),
+                "{reason}"
+            );
+            let expected = match challenge.and_then(Challenge::error) {
+                None => continue,
+                Some("invalid_request") => StatusCode::BAD_REQUEST,
+                Some("invalid_token") => StatusCode::UNAUTHORIZED,
+                Some("insufficient_scope") => StatusCode::FORBIDDEN,
+                Some(other) => panic!("{other} is no error of RFC 6750"),
+            };
+            assert_eq!(status, expected, "{reason}");
+        }
+    }
+
+    #[test]
+    fn the_body_is_json_with_the_reason_and_without_the_cause() {
+        for reason in Reason::ALL {
+            let body = Rejection::new(*reason, "SECRET").problem();
+            let value: serde_json::Value = serde_json::from_str(&body).unwrap();
+            assert_eq!(value["reason"], reason.code());
+            assert_eq!(value["status"], reason.status().as_u16());
+            assert!(!body.contains("SECRET"), "{body}");
+        }
+    }
+}

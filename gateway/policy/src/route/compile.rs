@@ -1,0 +1,195 @@
+//! Reading `routes:`.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use durward_config::{Diagnostics, Node, Place, Section};
+
+use super::{Access, HostPattern, PathPattern, Route, RouteId, UpstreamId, WhenUnknown};
+use crate::identity_headers::extra_names;
+use crate::request_facts::MethodSet;
+use crate::{AcceptedIssuers, Issuers, Requirement};
+
+/// The most routes of a file.
+pub const MAX_ROUTES: usize = 10_000;
+/// For how long a route may accept what it does not know.
+const ALLOW_FOR: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(24 * 3600);
+/// Keys of the design that this version does not have.
+const NOT_BUILT: [&str; 5] = ["credentials", "mode", "headers", "rate_limit", "rewrite"];
+/// Keys that say something about credentials, which a public route does not look at.
+const OF_CREDENTIALS: [&str; 3] = ["require", "issuers", "when_unknown"];
+
+/// What compiling routes needs to know of the rest of the file.
+#[derive(Clone, Copy, Debug)]
+pub struct RouteContext<'c> {
+    /// The upstreams' names, in the order of the file.
+    pub upstream_names: &'c [(String, Place)],
+    /// The issuers.
+    pub issuers: &'c Issuers,
+    /// What routes do that do not say it themselves.
+    pub when_unknown: WhenUnknown,
+}
+
+/// Every route that can be read; the others are reported.
+pub(crate) fn routes(node: &Node, context: &RouteContext<'_>, diagnostics: &mut Diagnostics) -> Vec<Route> {
+    let items = node.list("`routes`", diagnostics).unwrap_or_default();
+    if items.len() > MAX_ROUTES {
+        diagnostics.error(node.place, format!("more than {MAX_ROUTES} routes"), "write fewer, with wider patterns");
+        return Vec::new();
+    }
+    let mut routes = Vec::with_capacity(items.len());
+    for (id, item) in (0..).map(RouteId).zip(items) {
+        routes.extend(route(id, item, context, diagnostics));
+    }
+    routes
+}
+
+fn route(id: RouteId, node: &Node, context: &RouteContext<'_>, diagnostics: &mut Diagnostics) -> Option<Route> {
+    let mut section = node.section("a route", diagnostics)?;
+    let host = HostPattern::compile(section.optional("host"), diagnostics);
+    let path = section
+        .required("path", "write `path: /api/**`", diagnostics)
+        .and_then(|node| PathPattern::compile(node, diagnostics));
+    let methods = section.optional("methods").map(|node| methods(node, diagnostics));
+    let upstream = section
+        .required("upstream", "write `upstream:` with a name of `upstreams`", diagnostics)
+        .and_then(|node| upstream(node, context, diagnostics));
+    let access = access(section.optional("access"), diagnostics);
+    let demands = Demands::compile(&mut section, access, path.as_ref(), context, diagnostics);
+    let forward_credentials = section
+        .optional("forward_credentials")
+        .is_some_and(|node| node.boolean("`forward_credentials`", diagnostics).unwrap_or(false));
+    let strip = extra_names(section.optional("strip"), diagnostics);
+    NOT_BUILT.iter().for_each(|key| section.not_built(key, diagnostics));
+    section.finish(diagnostics);
+    let (host, path, demands) = (host?, path?, demands?);
+    Some(Route {
+        id,
+        name: format!("{host}{}", path.text()),
+        place: node.place,
+        methods: match methods {
+            Some(listed) => Some(listed?),
+            None => None,
+        },
+        upstream: upstream?,
+        access: access?,
+        requirement: demands.requirement,
+        issuers: demands.issuers,
+        when_unknown: demands.when_unknown,
+        forward_credentials,
+        strip,
+        host,
+        path,
+    })
+}
+
+fn methods(node: &Node, diagnostics: &mut Diagnostics) -> Option<MethodSet> {
+    let mut set = MethodSet::default();
+    for (name, item) in node.texts("a method", diagnostics) {
+        match MethodSet::named(name) {
+            Some(method) if set.intersects(method) => {
+                diagnostics.error(item.place, format!("`{name}` is listed twice"), "list it once");
+            }
+            Some(method) => set = set.union(method),
+            None => {
+                let advice = format!("write some of: {}", MethodSet::names().join(", "));
+                diagnostics.error(item.place, format!("`{name}` is no method that is proxied"), advice);
+            }
+        }
+    }
+    if node.one_or_many().is_empty() {
+        diagnostics.error(node.place, "`methods` is empty", "list the methods, or remove it to take every one");
+    }
+    (set != MethodSet::default()).then_some(set)
+}
+
+fn upstream(node: &Node, context: &RouteContext<'_>, diagnostics: &mut Diagnostics) -> Option<UpstreamId> {
+    let names: Vec<&str> = context.upstream_names.iter().map(|(name, _)| name.as_str()).collect();
+    if names.is_empty() {
+        let name = node.text("`upstream`", diagnostics)?;
+        diagnostics.error(node.place, format!("there is no upstream `{name}`"), "write it under `upstreams:`");
+        return None;
+    }
+    let name = node.one_of("`upstream`", &names, diagnostics)?;
+    let index = names.iter().position(|known| *known == name)?;
+    u32::try_from(index).ok().map(UpstreamId)
+}
+
+fn access(node: Option<&Node>, diagnostics: &mut Diagnostics) -> Option<Access> {
+    let Some(node) = node else {
+        return Some(Access::Authenticated);
+    };
+    let words = ["public", "optional", "authenticated"];
+    Some(match node.one_of("`access`", &words, diagnostics)? {
+        "public" => Access::Public,
+        "optional" => Access::Optional,
+        _ => Access::Authenticated,
+    })
+}
+
+/// What a route asks of credentials.
+struct Demands {
+    requirement: Requirement,
+    issuers: AcceptedIssuers,
+    when_unknown: WhenUnknown,
+}
+
+impl Demands {
+    fn compile(
+        section: &mut Section<'_>,
+        access: Option<Access>,
+        path: Option<&PathPattern>,
+        context: &RouteContext<'_>,
+        diagnostics: &mut Diagnostics,
+    ) -> Option<Self> {
+        let [require, issuers, when_unknown] = OF_CREDENTIALS.map(|key| section.optional(key));
+        if access == Some(Access::Public) {
+            for (key, node) in OF_CREDENTIALS.iter().zip([require, issuers, when_unknown]) {
+                if let Some(node) = node {
+                    let message = format!("a public route does not look at credentials, and has `{key}`");
+                    diagnostics.error(node.place, message, "remove it, or `access: public`");
+                }
+            }
+            return Some(Self {
+                requirement: Requirement::default(),
+                issuers: AcceptedIssuers::default(),
+                when_unknown: context.when_unknown,
+            });
+        }
+        if let (Some(Access::Optional), Some(node)) = (access, require) {
+            let message = "an anonymous request never meets `require`, so `access: optional` lets none through";
+            diagnostics.warning(node.place, message, "remove `require`, or `access: optional`");
+        }
+        // Where the path is wrong its parameters are not known, and every `{param}` would be an error.
+        let names = path.map(PathPattern::param_names);
+        let requirement = match (require, names) {
+            (Some(node), Some(names)) => Requirement::compile(node, names, diagnostics),
+            _ => Some(Requirement::default()),
+        };
+        let issuers = context.issuers.accepted(issuers, section.place(), diagnostics);
+        let when_unknown = match when_unknown {
+            Some(node) => WhenUnknown::compile(node, diagnostics),
+            None => Some(context.when_unknown),
+        };
+        Some(Self {
+            requirement: requirement?,
+            issuers,
+            when_unknown: when_unknown?,
+        })
+    }
+}
+
+impl WhenUnknown {
+    /// Reads `refuse`, or `{ allow_for: 60s }`.
+    pub(crate) fn compile(node: &Node, diagnostics: &mut Diagnostics) -> Option<Self> {
+        if matches!(node.value, durward_config::Value::Text(_)) {
+            return node.one_of("`when_unknown`", &["refuse"], diagnostics).map(|_| Self::Refuse);
+        }
+        let mut section = node.section("`when_unknown`", diagnostics)?;
+        let allow_for = section
+            .required("allow_for", "write `refuse`, or `{ allow_for: 60s }`", diagnostics)
+            .and_then(|node| node.duration("`allow_for`", ALLOW_FOR, diagnostics));
+        section.finish(diagnostics);
+        allow_for.map(Self::AllowFor)
+    }
+}

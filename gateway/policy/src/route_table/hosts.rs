@@ -1,0 +1,59 @@
+//! The host patterns, most specific first.
+
+use std::collections::HashMap;
+
+use super::trie::{LeafId, Taken, Trie};
+use crate::route::{HostPattern, PathPattern};
+
+/// The path patterns by host pattern.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Hosts {
+    exact: HashMap<String, Paths>,
+    /// By what follows `*.`.
+    wildcard: HashMap<String, Paths>,
+    any: Paths,
+}
+
+/// The path patterns of a host pattern, as they are written and in lower case.
+#[derive(Clone, Debug, Default)]
+struct Paths {
+    written: Trie,
+    folded: Trie,
+}
+
+impl Hosts {
+    pub(super) fn insert(&mut self, host: &HostPattern, path: &PathPattern, leaf: LeafId) {
+        let paths = match host {
+            HostPattern::Exact(name) => self.exact.entry(name.clone()).or_default(),
+            HostPattern::Wildcard(suffix) => self.wildcard.entry(suffix.clone()).or_default(),
+            HostPattern::Any => &mut self.any,
+        };
+        paths.written.insert(path.segments(), leaf);
+        paths.folded.insert(&path.folded(), leaf);
+    }
+
+    /// The most specific pattern for a host and a path.
+    pub(super) fn find<'p, const FOLD: bool>(
+        &self,
+        host: &str,
+        path: &'p [u8],
+        taken: &mut Taken<'p>,
+    ) -> Option<LeafId> {
+        let find = |paths: &Paths| match FOLD {
+            true => paths.folded.find::<true>(path, taken),
+            false => paths.written.find::<false>(path, taken),
+        };
+        self.for_host(host).find_map(find)
+    }
+
+    /// The path patterns that a host may choose from, in the order of precedence.
+    fn for_host(&self, host: &str) -> impl Iterator<Item = &Paths> {
+        let exact = (!self.exact.is_empty()).then(|| self.exact.get(host)).flatten();
+        let suffixes = host.match_indices('.').map(|(dot, _)| &host[dot + 1..]);
+        let wildcards = suffixes.take_while(|_| !self.wildcard.is_empty());
+        exact
+            .into_iter()
+            .chain(wildcards.filter_map(|suffix| self.wildcard.get(suffix)))
+            .chain([&self.any])
+    }
+}

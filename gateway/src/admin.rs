@@ -1,0 +1,229 @@
+//! The admin listener: health and metrics. Never on the edge.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::{Method, Response, StatusCode, header};
+use pingora::apps::http_app::ServeHttp;
+use pingora::protocols::http::ServerSession;
+use prometheus::proto::{MetricFamily, MetricType};
+
+use crate::decision::Known;
+use crate::metrics::{counter, encode, family, gauge, single_counter, single_gauge};
+use crate::proxy::Shared;
+use crate::readiness::Readiness;
+
+/// How long a request's body may take to be thrown away.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+
+pub(crate) struct Admin {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) draining: tokio::sync::watch::Receiver<bool>,
+}
+
+#[async_trait]
+impl ServeHttp for Admin {
+    async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
+        session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
+        let request = session.req_header();
+        if request.method != Method::GET && request.method != Method::HEAD {
+            session.set_keepalive(None);
+            return text(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD only\n");
+        }
+        let head = request.method == Method::HEAD;
+        let response = self.answer(request.uri.path());
+        if head {
+            response.map(|_| Vec::new())
+        } else {
+            response
+        }
+    }
+}
+
+impl Admin {
+    fn answer(&self, path: &str) -> Response<Vec<u8>> {
+        match path {
+            "/livez" => text(StatusCode::OK, "ok\n"),
+            "/readyz" => self.readiness(),
+            "/metrics" => self.metrics(),
+            _ => text(StatusCode::NOT_FOUND, "known here: /livez, /readyz, /metrics\n"),
+        }
+    }
+
+    fn readiness(&self) -> Response<Vec<u8>> {
+        let readiness = Readiness::of(&self.shared, *self.draining.borrow());
+        let status = if readiness.ready {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        };
+        let mut body = serde_json::to_vec(&readiness).unwrap_or_default();
+        body.push(b'\n');
+        respond(status, "application/json", body)
+    }
+
+    fn metrics(&self) -> Response<Vec<u8>> {
+        match encode(families(&self.shared)) {
+            Ok(body) => respond(StatusCode::OK, prometheus::TEXT_FORMAT, body),
+            Err(error) => {
+                tracing::error!(%error, "the metrics cannot be told");
+                text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be told\n")
+            }
+        }
+    }
+}
+
+/// Everything that is measured.
+fn families(shared: &Shared) -> Vec<MetricFamily> {
+    let mut families = shared.metrics.families();
+    families.extend(stream_families(shared));
+    families.extend(revocation_families(shared));
+    families.extend(key_families(shared));
+    families.extend(cache_families(shared));
+    families.push(single_gauge(
+        "durward_config_generation",
+        "How often a configuration was taken over",
+        1.0,
+    ));
+    families.push(single_counter(
+        "durward_access_log_dropped_total",
+        "Access log lines that could not be written",
+        shared.log.dropped(),
+    ));
+    families.extend(
+        shared
+            .neighbours
+            .get()
+            .into_iter()
+            .flat_map(prometheus::Registry::gather),
+    );
+    families
+}
+
+fn stream_families(shared: &Shared) -> Vec<MetricFamily> {
+    let cuts = shared
+        .streams
+        .cuts()
+        .map(|(cut, count)| counter(&[("cause", cut.name())], count))
+        .collect();
+    vec![
+        single_gauge(
+            "durward_live_streams",
+            "Authenticated requests, streams and WebSockets that are open",
+            whole(shared.streams.len() as u64),
+        ),
+        single_gauge(
+            "durward_requests_in_flight",
+            "Requests that are open",
+            whole(shared.in_flight.count()),
+        ),
+        family(
+            "durward_streams_cut_total",
+            "Open requests that were ended because their credential no longer holds, or their header was late",
+            MetricType::COUNTER,
+            cuts,
+        ),
+    ]
+}
+
+fn revocation_families(shared: &Shared) -> Vec<MetricFamily> {
+    let Known::Mirror(feed) = &shared.known else {
+        return Vec::new();
+    };
+    vec![
+        single_gauge(
+            "durward_revocation_entries",
+            "Entries in the mirror",
+            whole(feed.entries() as u64),
+        ),
+        single_gauge(
+            "durward_revocation_staleness_seconds",
+            "Age of the last revocation news",
+            feed.staleness().as_secs_f64(),
+        ),
+        single_gauge(
+            "durward_revocation_applied_sequence",
+            "Place in the revocation log up to which all is applied",
+            whole(feed.applied().0),
+        ),
+        single_gauge(
+            "durward_revocation_mirror_whole",
+            "1 where the mirror is known to hold everything up to its last news",
+            f64::from(u8::from(feed.is_whole())),
+        ),
+    ]
+}
+
+fn key_families(shared: &Shared) -> Vec<MetricFamily> {
+    let statuses: Vec<_> = shared.proofs.keys().statuses().collect();
+    let ages = statuses.iter().filter_map(|(issuer, status)| {
+        let age = status.read_at?.elapsed().as_secs_f64();
+        Some(gauge(&[("issuer", issuer)], age))
+    });
+    let outcomes = statuses.iter().flat_map(|(issuer, status)| {
+        [("success", status.successes), ("failure", status.failures)]
+            .map(|(outcome, count)| counter(&[("issuer", issuer), ("outcome", outcome)], count))
+    });
+    vec![
+        family(
+            "durward_jwks_age_seconds",
+            "Age of an issuer's keys",
+            MetricType::GAUGE,
+            ages.collect(),
+        ),
+        family(
+            "durward_jwks_refreshes_total",
+            "Readings of an issuer's keys",
+            MetricType::COUNTER,
+            outcomes.collect(),
+        ),
+    ]
+}
+
+fn cache_families(shared: &Shared) -> Vec<MetricFamily> {
+    let (entries, bytes) = shared.proofs.size();
+    vec![
+        family(
+            "durward_proof_cache_lookups_total",
+            "Proofs asked for",
+            MetricType::COUNTER,
+            vec![
+                counter(&[("outcome", "hit")], shared.proofs.hits()),
+                counter(&[("outcome", "miss")], shared.proofs.misses()),
+            ],
+        ),
+        single_gauge(
+            "durward_proof_cache_entries",
+            "Proofs remembered",
+            whole(entries as u64),
+        ),
+        single_gauge(
+            "durward_proof_cache_bytes",
+            "Bytes that remembered proofs take",
+            whole(bytes),
+        ),
+    ]
+}
+
+#[expect(clippy::cast_precision_loss, reason = "metrics are floating point")]
+fn whole(value: u64) -> f64 {
+    value as f64
+}
+
+fn text(status: StatusCode, body: &str) -> Response<Vec<u8>> {
+    respond(status, "text/plain; charset=utf-8", body.as_bytes().to_vec())
+}
+
+fn respond(status: StatusCode, content_type: &str, body: Vec<u8>) -> Response<Vec<u8>> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let length = response.body().len();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_LENGTH, length.into());
+    headers.insert(header::CACHE_CONTROL, http::HeaderValue::from_static("no-store"));
+    if let Ok(content_type) = content_type.parse() {
+        headers.insert(header::CONTENT_TYPE, content_type);
+    }
+    response
+}

@@ -1,0 +1,194 @@
+//! From Pingora's header to the decision. All rules are `durward_policy::decide`'s.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use durward_contract::UnixSeconds;
+use durward_policy::{
+    Decision, Phase, Policy, RawRequest, Reason, Refusal, Rejection, RequestFacts, Revocations, Standing,
+    Step, Trace, VerifiedToken, decide,
+};
+use pingora::proxy::Session;
+
+use crate::clock;
+use crate::metrics::PhaseTimes;
+use crate::proxy::Shared;
+use crate::request_record::RequestRecord;
+use crate::revocation_feed::RevocationFeed;
+use crate::wire_checks;
+
+/// Who is asked about revocations.
+pub(crate) enum Known {
+    /// Nobody: `revocations: none`.
+    Nothing,
+    /// The mirror.
+    Mirror(Arc<RevocationFeed>),
+}
+
+impl Known {
+    pub(crate) fn version(&self) -> u64 {
+        match self {
+            Self::Nothing => 0,
+            Self::Mirror(feed) => feed.version(),
+        }
+    }
+}
+
+impl Revocations for Known {
+    fn standing(&self, token: &VerifiedToken, now: UnixSeconds) -> Standing {
+        match self {
+            Self::Nothing => Standing::Live,
+            Self::Mirror(feed) => feed.standing(token, now),
+        }
+    }
+}
+
+/// Decides on a request, enters it among the open ones where it is permitted, and counts the
+/// decision. A rejection is for the caller to answer with.
+pub(crate) fn admit(shared: &Shared, session: &Session, record: &mut RequestRecord) -> Result<(), Rejection> {
+    let mut timer = PhaseTimer::since(record.started);
+    record.wall = clock::wall();
+    let now = clock::unix_seconds(record.wall);
+    let version = shared.known.version();
+    let result =
+        judge(shared, session, record, now, &mut timer).and_then(|()| enter(shared, record, now, version));
+    record.decided_at = timer.finish();
+    record.decision_took = record.decided_at - record.started;
+    record.reason = result.as_ref().err().map(|rejection| rejection.reason);
+    shared
+        .metrics
+        .decided(record.route, record.reason, record.decision_took, &timer.times);
+    result.inspect_err(|rejection| refuse(shared, record, rejection))
+}
+
+fn judge(
+    shared: &Shared,
+    session: &Session,
+    record: &mut RequestRecord,
+    now: UnixSeconds,
+    timer: &mut PhaseTimer,
+) -> Result<(), Rejection> {
+    let raw = record.raw.clone();
+    let facts = facts(shared, session, &raw)?;
+    match decide(&shared.policy, &facts, &shared.proofs, &shared.known, now, timer) {
+        Decision::Permit(permit) => {
+            record.route = Some(permit.route());
+            record.forward_target = differs(facts.forward_target(), session.req_header().raw_path());
+            record.permit = Some(permit);
+            Ok(())
+        }
+        Decision::Refuse(Refusal { route, rejection }) => {
+            record.route = route;
+            Err(rejection)
+        }
+    }
+}
+
+/// The facts of the request as it was sent.
+fn facts<'s>(shared: &Shared, session: &'s Session, raw: &'s [u8]) -> Result<RequestFacts<'s>, Rejection> {
+    let header = session.req_header();
+    let http1 = session.as_http1().is_some();
+    let target = match http1 {
+        true => wire_checks::check(raw, &header.headers, shared.max_header_bytes)?.target,
+        false => header.raw_path(),
+    };
+    RequestFacts::judge(RawRequest {
+        method: &header.method,
+        target,
+        authority: if http1 {
+            None
+        } else {
+            header.uri.authority().map(|authority| authority.as_str())
+        },
+        version: header.version,
+        headers: &header.headers,
+    })
+}
+
+fn differs(judged: &[u8], sent: &[u8]) -> Option<Vec<u8>> {
+    (judged != sent).then(|| judged.to_vec())
+}
+
+/// Enters a permitted request among the open ones first, and then asks again where a revocation was
+/// applied since the decision began: either the decision saw it, or this does, or whoever applies
+/// it finds the request and ends it.
+fn enter(
+    shared: &Shared,
+    record: &mut RequestRecord,
+    now: UnixSeconds,
+    version: u64,
+) -> Result<(), Rejection> {
+    let Some(token) = record.permit.as_ref().and_then(|permit| permit.principal()) else {
+        return Ok(());
+    };
+    let ends_at = shared.ends_at(token);
+    let registration = shared.streams.register(&record.handle, token, ends_at);
+    let revoked = shared.known.version() != version
+        && matches!(shared.known.standing(token, now), Standing::Revoked(_));
+    record.registration = Some(registration);
+    if revoked {
+        return Err(Rejection::new(Reason::Revoked, "revoked while it was decided on"));
+    }
+    Ok(())
+}
+
+fn refuse(shared: &Shared, record: &mut RequestRecord, rejection: &Rejection) {
+    record.permit = None;
+    record.registration = None;
+    if shared.log.is_enabled() {
+        record.cause = rejection.cause.as_ref().to_owned();
+    }
+}
+
+/// When the times of a token no longer hold, leeway included: that is when its streams end.
+pub(crate) fn ends_at(policy: &Policy, token: &VerifiedToken) -> UnixSeconds {
+    let leeway = policy
+        .issuers()
+        .get(token.issuer())
+        .map(|issuer| issuer.leeway)
+        .unwrap_or_default();
+    token.expires_at().plus(leeway)
+}
+
+/// Times the phases of a decision.
+struct PhaseTimer {
+    last: Instant,
+    phase: Option<Phase>,
+    times: PhaseTimes,
+}
+
+impl PhaseTimer {
+    fn since(start: Instant) -> Self {
+        Self {
+            last: start,
+            phase: None,
+            times: PhaseTimes::default(),
+        }
+    }
+
+    fn pass(&mut self, next: Option<Phase>) {
+        let now = Instant::now();
+        let took = u64::try_from((now - self.last).as_nanos())
+            .unwrap_or(u64::MAX)
+            .max(1);
+        match self.phase {
+            None => self.times.facts += took,
+            Some(phase) => self.times.phases[phase as usize] += took,
+        }
+        self.last = now;
+        self.phase = next;
+    }
+
+    fn finish(&mut self) -> Instant {
+        self.pass(None);
+        self.last
+    }
+}
+
+impl Trace for PhaseTimer {
+    fn enter(&mut self, phase: Phase) {
+        self.pass(Some(phase));
+    }
+
+    fn step(&mut self, _make: impl FnOnce() -> Step) {}
+}

@@ -1,0 +1,391 @@
+//! The gateway put together: what it shares, its services, its start and its end.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use durward_policy::{Explanation, Policy};
+use parking_lot::Mutex;
+use pingora::proxy::http_proxy;
+use pingora::server::configuration::ServerConf;
+use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
+use pingora::services::background::{BackgroundService, background_service};
+use tokio::sync::watch;
+
+use crate::access_log::{AccessLog, AccessLogWriter};
+use crate::admin::Admin;
+use crate::cancellable::Cancellable;
+use crate::clock;
+use crate::config::GatewayConfig;
+use crate::decision::Known;
+use crate::explain::{self, ExplainRequest};
+use crate::in_flight::InFlight;
+use crate::issuer_keys::IssuerKeys;
+use crate::listeners::{Bound, BoundService};
+use crate::live_streams::Cut;
+use crate::metrics::Metrics;
+use crate::proof_cache::ProofCache;
+use crate::proxy::{GatewayProxy, Shared};
+use crate::readiness::Readiness;
+use crate::revocation_feed::RevocationFeed;
+use crate::upstreams::{MAX_ATTEMPTS, Upstream};
+
+/// How often expired streams are looked for and entries forgotten.
+const HOUSEKEEPING: Duration = Duration::from_millis(200);
+/// How often the drain looks whether it is done.
+const DRAIN_INTERVAL: Duration = Duration::from_millis(10);
+/// How long answers that are recorded may take to leave.
+const FLUSH: Duration = Duration::from_millis(50);
+/// How long Pingora's runtimes may take to drop what the drain left.
+const RUNTIME_TIMEOUT: u64 = 5;
+
+/// The JWKS of the auth service in this process, or nothing where there is none.
+pub type OwnKeys = Option<watch::Receiver<Arc<Vec<u8>>>>;
+
+/// How the gateway learns of revocations.
+#[derive(Clone)]
+pub enum GatewayRevocations {
+    /// It does not: `revocations: none`.
+    None,
+    /// From a feed in this process.
+    Mirror(Arc<RevocationFeed>),
+}
+
+/// Why the gateway cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// An address cannot be bound.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Keys that are read at start cannot be.
+    #[error("{0}")]
+    Keys(String),
+    /// The access log cannot be opened.
+    #[error("{0}")]
+    AccessLog(std::io::Error),
+    /// The policy names an upstream that the configuration does not have.
+    #[error("a route's upstream is not configured")]
+    Upstream,
+}
+
+/// Tells a running gateway to end.
+#[derive(Clone, Debug)]
+pub struct ShutdownTrigger(Arc<watch::Sender<bool>>);
+
+/// What a gateway waits for: its end.
+#[derive(Clone, Debug)]
+pub struct Shutdown(watch::Receiver<bool>);
+
+impl Shutdown {
+    /// A trigger and what it triggers. Dropping every trigger triggers too.
+    pub fn new() -> (ShutdownTrigger, Self) {
+        let (sender, receiver) = watch::channel(false);
+        (ShutdownTrigger(Arc::new(sender)), Self(receiver))
+    }
+
+    async fn wait(&self) {
+        // An error means that nobody is left who could trigger it.
+        let _ = self.0.clone().wait_for(|triggered| *triggered).await;
+    }
+}
+
+impl ShutdownTrigger {
+    /// Begins the drain.
+    pub fn trigger(&self) {
+        self.0.send_replace(true);
+    }
+}
+
+/// A gateway that listens and is ready to run.
+pub struct Gateway {
+    config: GatewayConfig,
+    shared: Arc<Shared>,
+    own_keys: OwnKeys,
+    listeners: Mutex<Option<Listeners>>,
+    draining: watch::Sender<bool>,
+}
+
+struct Listeners {
+    edge: Vec<Bound>,
+    admin: Option<Bound>,
+    log_writer: AccessLogWriter,
+}
+
+impl Gateway {
+    /// Reads the keys that are read at start, opens the access log, and binds every address.
+    /// Connections queue from here on; they are served by [`Self::run`].
+    pub fn new(
+        config: GatewayConfig,
+        policy: Arc<Policy>,
+        own_keys: OwnKeys,
+        revocations: GatewayRevocations,
+    ) -> Result<Self, GatewayError> {
+        let keys = IssuerKeys::new(&policy, &config.base).map_err(GatewayError::Keys)?;
+        if let Some(own_keys) = &own_keys {
+            keys.set_own(&own_keys.borrow());
+        }
+        if policy
+            .routes()
+            .iter()
+            .any(|route| route.upstream.0 as usize >= config.upstreams.len())
+        {
+            return Err(GatewayError::Upstream);
+        }
+        let (known, streams) = match revocations {
+            GatewayRevocations::None => (Known::Nothing, Arc::default()),
+            GatewayRevocations::Mirror(feed) => {
+                (Known::Mirror(Arc::clone(&feed)), Arc::clone(feed.streams()))
+            }
+        };
+        let (log, log_writer) = AccessLog::open(&config.access_log).map_err(GatewayError::AccessLog)?;
+        let listeners = Listeners {
+            edge: config
+                .listen
+                .iter()
+                .map(|address| bind(*address))
+                .collect::<Result<_, _>>()?,
+            admin: config.admin.map(bind).transpose()?,
+            log_writer,
+        };
+        let upstream_names = config
+            .upstreams
+            .iter()
+            .map(|upstream| upstream.name.clone())
+            .collect();
+        let shared = Shared {
+            proofs: ProofCache::new(Arc::new(keys), config.proof_cache_bytes),
+            known,
+            streams,
+            upstreams: config.upstreams.iter().map(Upstream::new).collect(),
+            metrics: Metrics::new(&policy, upstream_names),
+            log,
+            in_flight: InFlight::default(),
+            max_header_bytes: config.max_header_bytes,
+            neighbours: OnceLock::new(),
+            policy,
+        };
+        Ok(Self {
+            config,
+            shared: Arc::new(shared),
+            own_keys,
+            listeners: Mutex::new(Some(listeners)),
+            draining: watch::channel(false).0,
+        })
+    }
+
+    /// Shows the metrics of a neighbour in the same process on the admin listener too. Takes effect
+    /// once.
+    pub fn show_metrics_of(&self, registry: prometheus::Registry) {
+        let _ = self.shared.neighbours.set(registry);
+    }
+
+    /// Where the edge listens, with the ports that the system chose where port 0 was asked for.
+    /// Empty once it has run.
+    pub fn listen_addresses(&self) -> Vec<SocketAddr> {
+        let listeners = self.listeners.lock();
+        listeners
+            .iter()
+            .flat_map(|listeners| &listeners.edge)
+            .map(|bound| bound.address)
+            .collect()
+    }
+
+    /// Where the admin listener is.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        let listeners = self.listeners.lock();
+        listeners
+            .as_ref()
+            .and_then(|listeners| listeners.admin.as_ref())
+            .map(|bound| bound.address)
+    }
+
+    /// Whether it can decide: keys are there and the mirror is loaded.
+    pub fn is_ready(&self) -> bool {
+        Readiness::of(&self.shared, *self.draining.borrow()).ready
+    }
+
+    /// What it lacks until it is ready.
+    pub fn missing(&self) -> Vec<String> {
+        Readiness::of(&self.shared, *self.draining.borrow()).missing
+    }
+
+    /// How a request would be decided now. The error says what of the request makes no sense.
+    pub fn explain(&self, request: &ExplainRequest) -> Result<Explanation, String> {
+        explain::explain(&self.shared, request)
+    }
+
+    /// Serves until `shutdown`, then lets open requests end for up to the configured grace, and
+    /// returns. Blocks, on threads of its own: not to be called within a runtime. Runs once.
+    pub fn run(&self, shutdown: Shutdown) {
+        let Some(Listeners {
+            edge,
+            admin,
+            log_writer,
+        }) = self.listeners.lock().take()
+        else {
+            return;
+        };
+        let mut server = Server::new_with_opt_and_conf(None, self.server_conf());
+        // Never sent: the admin listener answers while the edge drains, and ends with the server.
+        let admin_end = watch::channel(false).0;
+        let proxy = GatewayProxy {
+            shared: Arc::clone(&self.shared),
+        };
+        let proxy = http_proxy(&server.configuration, proxy);
+        let proxy = Cancellable::new(
+            proxy,
+            Arc::clone(&self.shared.streams),
+            self.config.header_timeout,
+        );
+        server.add_service(BoundService::new(
+            "edge",
+            proxy,
+            edge,
+            None,
+            self.draining.subscribe(),
+        ));
+        if let Some(bound) = admin {
+            let app = Admin {
+                shared: Arc::clone(&self.shared),
+                draining: self.draining.subscribe(),
+            };
+            server.add_service(BoundService::new(
+                "admin",
+                app,
+                vec![bound],
+                Some(1),
+                admin_end.subscribe(),
+            ));
+        }
+        server.add_service(background_service(
+            "keys",
+            KeyKeeper::new(&self.shared, self.own_keys.clone()),
+        ));
+        server.add_service(background_service(
+            "housekeeping",
+            Housekeeper(Arc::clone(&self.shared)),
+        ));
+        let drain = Drain {
+            shutdown,
+            draining: self.draining.clone(),
+            shared: Arc::clone(&self.shared),
+            grace: self.config.shutdown_grace,
+        };
+        server.run(RunArgs {
+            shutdown_signal: Box::new(drain),
+        });
+        log_writer.finish();
+    }
+
+    fn server_conf(&self) -> ServerConf {
+        ServerConf {
+            threads: self.config.workers,
+            upstream_keepalive_pool_size: self.config.upstream_keepalive_pool,
+            max_retries: MAX_ATTEMPTS,
+            grace_period_seconds: Some(0),
+            graceful_shutdown_timeout_seconds: Some(RUNTIME_TIMEOUT),
+            ..ServerConf::default()
+        }
+    }
+}
+
+fn bind(address: SocketAddr) -> Result<Bound, GatewayError> {
+    Bound::bind(address).map_err(|source| GatewayError::Listen { address, source })
+}
+
+/// Waits for the end, then drains: listeners close, idle connections too, open requests get their
+/// grace. What is left then is dropped by Pingora, which has no grace to give after this one.
+struct Drain {
+    shutdown: Shutdown,
+    draining: watch::Sender<bool>,
+    shared: Arc<Shared>,
+    grace: Duration,
+}
+
+#[async_trait]
+impl ShutdownSignalWatch for Drain {
+    async fn recv(&self) -> ShutdownSignal {
+        self.shutdown.wait().await;
+        self.draining.send_replace(true);
+        let start = Instant::now();
+        tracing::info!(grace = ?self.grace, in_flight = self.shared.in_flight.count(), "draining");
+        while self.shared.in_flight.count() > 0 && start.elapsed() < self.grace {
+            tokio::time::sleep(DRAIN_INTERVAL).await;
+        }
+        let left = self.shared.in_flight.count();
+        self.shared.streams.end_all(Cut::Shutdown);
+        tokio::time::sleep(FLUSH).await;
+        tracing::info!(took = ?start.elapsed(), cut = left, "drained");
+        ShutdownSignal::GracefulTerminate
+    }
+}
+
+/// Keeps the issuers' keys current.
+struct KeyKeeper {
+    shared: Arc<Shared>,
+    own_keys: OwnKeys,
+}
+
+impl KeyKeeper {
+    fn new(shared: &Arc<Shared>, own_keys: OwnKeys) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            own_keys,
+        }
+    }
+
+    async fn follow_own(&self) {
+        let Some(mut own_keys) = self.own_keys.clone() else {
+            return;
+        };
+        loop {
+            let jwks = Arc::clone(&own_keys.borrow_and_update());
+            self.shared.proofs.keys().set_own(&jwks);
+            if own_keys.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl BackgroundService for KeyKeeper {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let keys = Arc::clone(self.shared.proofs.keys());
+        tokio::select! {
+            _ = shutdown.changed() => {}
+            _ = async { tokio::join!(self.follow_own(), keys.keep_current()) } => {}
+        }
+    }
+}
+
+/// Ends the streams of expired tokens and forgets what may be forgotten.
+struct Housekeeper(Arc<Shared>);
+
+#[async_trait]
+impl BackgroundService for Housekeeper {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let mut ticks = tokio::time::interval(HOUSEKEEPING);
+        let (start, start_wall) = (Instant::now(), clock::wall());
+        for step in (0..RevocationFeed::SWEEP_STEPS).cycle() {
+            tokio::select! {
+                _ = shutdown.changed() => return,
+                _ = ticks.tick() => {}
+            }
+            let wall = clock::wall();
+            self.0.streams.end_expired(clock::unix_seconds(wall));
+            if let Known::Mirror(feed) = &self.0.known {
+                // A wall clock that is set forward and back again must not have anything forgotten
+                // meanwhile that would be needed then.
+                let steady = start_wall + start.elapsed();
+                feed.sweep(step, clock::unix_seconds(wall.min(steady)));
+            }
+        }
+    }
+}

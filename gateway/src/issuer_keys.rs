@@ -1,0 +1,331 @@
+//! Each issuer's current keys, and how they stay current.
+//!
+//! Nothing on a request's way waits for them. A set is replaced as a whole when a new one has been
+//! read and is good; until then, and whenever reading fails, the last good one stays.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::ArcSwapOption;
+use durward_policy::{Issuer, IssuerId, KeySet, KeySource, Keys, Policy};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::jwks_fetch::JwksClient;
+use crate::secret::{read_bounded, read_secret, resolve};
+
+/// How often a JWKS file's time of change is looked at.
+const FILE_INTERVAL: Duration = Duration::from_secs(1);
+/// A refresh comes early by up to this part of its interval, so that gateways spread.
+const JITTER_PARTS: u32 = 10;
+
+/// The keys of every issuer of one policy.
+pub(crate) struct IssuerKeys {
+    slots: Vec<Slot>,
+    base: PathBuf,
+    client: JwksClient,
+}
+
+struct Slot {
+    issuer: Issuer,
+    keys: ArcSwapOption<KeySet>,
+    /// Of the current set; 0 where there is none.
+    generation: AtomicU64,
+    wanted: Notify,
+    status: Mutex<Status>,
+}
+
+/// How reading an issuer's keys went.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Status {
+    pub(crate) read_at: Option<Instant>,
+    pub(crate) successes: u64,
+    pub(crate) failures: u64,
+    changed_at: Option<SystemTime>,
+}
+
+impl IssuerKeys {
+    /// Reads what is read at start: PEM files, secrets, JWKS files. The error names the issuer and
+    /// the place.
+    pub(crate) fn new(policy: &Policy, base: &Path) -> Result<Self, String> {
+        let keys = Self {
+            slots: policy.issuers().iter().map(Slot::new).collect(),
+            base: base.to_owned(),
+            client: JwksClient::new(),
+        };
+        for slot in &keys.slots {
+            let bytes = match &slot.issuer.keys {
+                KeySource::Own | KeySource::JwksUrl { .. } => continue,
+                KeySource::JwksFile(path) => keys.read_file(slot, path),
+                KeySource::Pem { path, .. } => read_bounded(&resolve(base, path)),
+                KeySource::Secret { secret, .. } => read_secret(secret, base),
+            };
+            let read = bytes.and_then(|bytes| slot.replace(&bytes));
+            read.map_err(|error| format!("the keys of issuer {}: {error}", slot.issuer.name()))?;
+        }
+        Ok(keys)
+    }
+
+    /// Takes over the JWKS of the auth service in this process. An empty one is none yet.
+    pub(crate) fn set_own(&self, jwks: &[u8]) {
+        for slot in self
+            .slots
+            .iter()
+            .filter(|slot| matches!(slot.issuer.keys, KeySource::Own))
+        {
+            if !jwks.is_empty() {
+                slot.take(Ok(jwks.to_vec()));
+            }
+        }
+    }
+
+    /// Whether a set of keys is the current one.
+    pub(crate) fn is_current(&self, issuer: IssuerId, generation: u64, ordering: Ordering) -> bool {
+        self.slots
+            .get(issuer.index())
+            .is_some_and(|slot| slot.generation.load(ordering) == generation)
+    }
+
+    /// A token names a key that its issuer is not known to have. However often this is called, the
+    /// keys are read at most once in a cooldown.
+    pub(crate) fn ask_for_refresh(&self, issuer: IssuerId) {
+        if let Some(slot) = self.slots.get(issuer.index()) {
+            slot.wanted.notify_one();
+        }
+    }
+
+    /// The issuers that have no keys yet.
+    pub(crate) fn missing(&self) -> impl Iterator<Item = &str> {
+        self.slots
+            .iter()
+            .filter(|slot| slot.keys.load().is_none())
+            .map(|slot| slot.issuer.name())
+    }
+
+    /// How reading went, by issuer.
+    pub(crate) fn statuses(&self) -> impl Iterator<Item = (&str, Status)> {
+        self.slots
+            .iter()
+            .map(|slot| (slot.issuer.name(), slot.status.lock().clone()))
+    }
+
+    /// Keeps the keys of all issuers current, for ever.
+    pub(crate) async fn keep_current(&self) {
+        let tasks = self.slots.iter().map(|slot| self.keep_slot_current(slot));
+        futures_util::future::join_all(tasks).await;
+    }
+
+    async fn keep_slot_current(&self, slot: &Slot) {
+        match &slot.issuer.keys {
+            KeySource::Own | KeySource::Pem { .. } | KeySource::Secret { .. } => {}
+            KeySource::JwksFile(path) => self.follow_file(slot, path).await,
+            KeySource::JwksUrl {
+                url,
+                refresh,
+                cooldown,
+            } => self.follow_url(slot, url, *refresh, *cooldown).await,
+        }
+    }
+
+    async fn follow_url(&self, slot: &Slot, url: &str, refresh: Duration, cooldown: Duration) {
+        loop {
+            slot.take(self.client.fetch(url).await);
+            // What was asked for while the keys were being read waits for the next cooldown too.
+            tokio::time::sleep(cooldown.min(refresh)).await;
+            let rest = early(refresh).saturating_sub(cooldown);
+            // Without keys nothing works: the next try is one cooldown away.
+            let rest = if slot.keys.load().is_none() {
+                Duration::ZERO
+            } else {
+                rest
+            };
+            tokio::select! {
+                () = slot.wanted.notified() => {}
+                () = tokio::time::sleep(rest) => {}
+            }
+        }
+    }
+
+    async fn follow_file(&self, slot: &Slot, path: &Path) {
+        let path = resolve(&self.base, path);
+        loop {
+            tokio::time::sleep(FILE_INTERVAL).await;
+            let changed_at = changed_at(&path);
+            if changed_at.is_some() && changed_at != slot.status.lock().changed_at {
+                slot.take(self.read_file(slot, &path));
+            }
+        }
+    }
+
+    fn read_file(&self, slot: &Slot, path: &Path) -> Result<Vec<u8>, String> {
+        let path = resolve(&self.base, path);
+        slot.status.lock().changed_at = changed_at(&path);
+        read_bounded(&path)
+    }
+}
+
+impl Keys for IssuerKeys {
+    fn key_set(&self, issuer: IssuerId) -> Option<Arc<KeySet>> {
+        self.slots.get(issuer.index())?.keys.load_full()
+    }
+}
+
+impl Slot {
+    fn new(issuer: &Issuer) -> Self {
+        Self {
+            issuer: issuer.clone(),
+            keys: ArcSwapOption::empty(),
+            generation: AtomicU64::new(0),
+            wanted: Notify::new(),
+            status: Mutex::default(),
+        }
+    }
+
+    /// Takes what was read, if it is good, and remembers how it went.
+    fn take(&self, bytes: Result<Vec<u8>, String>) {
+        let result = bytes.and_then(|bytes| self.replace(&bytes));
+        let issuer = self.issuer.name();
+        if let Err(error) = result {
+            self.status.lock().failures += 1;
+            tracing::warn!(issuer, %error, "the keys cannot be read; the last good ones stay");
+        }
+    }
+
+    fn replace(&self, bytes: &[u8]) -> Result<(), String> {
+        let mut status = self.status.lock();
+        let generation = next_generation();
+        let keys = KeySet::read(&self.issuer, bytes, generation).map_err(|error| error.to_string())?;
+        let issuer = self.issuer.name();
+        for reason in keys.ignored() {
+            tracing::warn!(issuer, reason, "a key is ignored");
+        }
+        tracing::debug!(issuer, keys = keys.len(), "keys read");
+        self.keys.store(Some(Arc::new(keys)));
+        self.generation.store(generation, Ordering::Release);
+        status.read_at = Some(Instant::now());
+        status.successes += 1;
+        Ok(())
+    }
+}
+
+/// Generations are unique in the process, and never 0.
+fn next_generation() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+fn changed_at(path: &Path) -> Option<SystemTime> {
+    std::fs::metadata(path)
+        .and_then(|metadata| metadata.modified())
+        .ok()
+}
+
+/// An interval, shortened by a random part of it.
+fn early(interval: Duration) -> Duration {
+    let parts = 1 << 16;
+    let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0_u8) % parts;
+    let part = interval / JITTER_PARTS;
+    interval.saturating_sub(part.mul_f64(random as f64 / parts as f64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{TinyServer, foreign_policy, signing_key, wait_until};
+
+    fn json(body: &str) -> String {
+        format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    }
+
+    /// Keys at a URL, with a cooldown that the configuration would not take.
+    fn at_url(address: std::net::SocketAddr, cooldown: Duration) -> Arc<IssuerKeys> {
+        let policy = foreign_policy(&format!("jwks: 'http://{address}/'"));
+        let mut keys = IssuerKeys::new(&policy, Path::new(".")).unwrap();
+        keys.slots[0].issuer.keys = KeySource::JwksUrl {
+            url: format!("http://{address}/"),
+            refresh: Duration::from_secs(3600),
+            cooldown,
+        };
+        Arc::new(keys)
+    }
+
+    fn first(keys: &IssuerKeys) -> &Slot {
+        &keys.slots[0]
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn many_unknown_keys_cause_one_fetch_in_a_cooldown() {
+        let jwks = String::from_utf8(signing_key("k1").jwks()).unwrap();
+        let server = TinyServer::start(move |_| json(&jwks));
+        let keys = at_url(server.address(), Duration::from_millis(300));
+        let following = Arc::clone(&keys);
+        let task = tokio::spawn(async move { following.keep_current().await });
+        wait_until(|| keys.missing().next().is_none()).await;
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(800) {
+            keys.ask_for_refresh(first(&keys).issuer.id);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let fetches = server.requests().len();
+        assert!((2..=4).contains(&fetches), "{fetches} fetches");
+        task.abort();
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn bad_answers_keep_the_last_good_keys_and_good_ones_replace_them() {
+        let (one, two) = (signing_key("k1").jwks(), signing_key("k2").jwks());
+        let (one, two) = (String::from_utf8(one).unwrap(), String::from_utf8(two).unwrap());
+        let server = TinyServer::start(move |count| match count {
+            0 => json(&one),
+            1 => "HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n".into(),
+            2 => json("{\"keys\":[]}"),
+            3 => json("not json"),
+            _ => json(&two),
+        });
+        let keys = at_url(server.address(), Duration::from_millis(10));
+        let following = Arc::clone(&keys);
+        let task = tokio::spawn(async move { following.keep_current().await });
+        wait_until(|| keys.missing().next().is_none()).await;
+        let id = first(&keys).issuer.id;
+        let generation = keys.key_set(id).unwrap().generation();
+        let failures = |count| first(&keys).status.lock().failures >= count;
+        for count in 1..=3 {
+            wait_until(|| {
+                keys.ask_for_refresh(id);
+                failures(count)
+            })
+            .await;
+            assert_eq!(
+                keys.key_set(id).unwrap().generation(),
+                generation,
+                "the last good set stays"
+            );
+        }
+        wait_until(|| {
+            keys.ask_for_refresh(id);
+            keys.key_set(id).unwrap().generation() != generation
+        })
+        .await;
+        assert_eq!(keys.key_set(id).unwrap().len(), 1, "replaced, not merged");
+        task.abort();
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_or_not_keys_is_an_error_at_start() {
+        let folder = std::env::temp_dir().join(format!("durward-keys-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("bad.json"), "{").unwrap();
+        std::fs::write(folder.join("good.json"), signing_key("k").jwks()).unwrap();
+        let start =
+            |file: &str| IssuerKeys::new(&foreign_policy(&format!("jwks: {file}")), &folder).map(|_| ());
+        assert!(start("absent.json").unwrap_err().contains("cannot read"));
+        assert!(start("bad.json").unwrap_err().contains("not a JSON Web Key Set"));
+        start("good.json").unwrap();
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}

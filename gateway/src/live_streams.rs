@@ -1,0 +1,278 @@
+//! The authenticated requests that are open, and how they are ended.
+//!
+//! Every one of them is here from the decision to its last byte, so that no long response, upload,
+//! event stream or WebSocket outlives its credential. Coming and going is a slot in this thread's
+//! slab under a lock that nobody else asks for; the rare ban looks through them all.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::Waker;
+
+use durward_contract::UnixSeconds;
+use durward_policy::{Cause, VerifiedToken};
+use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
+use slab::Slab;
+
+use crate::sharded::{Counters, Padded, SHARDS, shard};
+
+/// Why an open request was ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// What it was permitted by was revoked.
+    Revoked(Cause),
+    /// Its token's time has passed.
+    Expired,
+    /// Its header section did not arrive in time.
+    HeaderTimeout,
+    /// The gateway ends, and its grace is over.
+    Shutdown,
+}
+
+impl Cut {
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Revoked(Cause::Token),
+        Self::Revoked(Cause::Session),
+        Self::Revoked(Cause::User),
+        Self::Revoked(Cause::Client),
+        Self::Revoked(Cause::Everyone),
+        Self::Expired,
+        Self::HeaderTimeout,
+        Self::Shutdown,
+    ];
+
+    /// The word for it in metrics and the log.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Revoked(cause) => cause.name(),
+            Self::Expired => "expired",
+            Self::HeaderTimeout => "header_timeout",
+            Self::Shutdown => "shutdown",
+        }
+    }
+
+    fn index(self) -> usize {
+        Self::ALL.iter().position(|cut| *cut == self).unwrap_or_default()
+    }
+}
+
+/// What a running request and whoever may end it share.
+#[derive(Debug, Default)]
+pub(crate) struct RequestHandle {
+    stage: AtomicU8,
+    /// 0, or one more than the index of the cut.
+    cut: AtomicU8,
+    waker: AtomicWaker,
+}
+
+const READING_HEADER: u8 = 0;
+const HEADER_READ: u8 = 1;
+const BOUND: u8 = 2;
+
+impl RequestHandle {
+    /// The header section is complete.
+    pub(crate) fn header_read(&self) {
+        self.stage.store(HEADER_READ, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_reading_header(&self) -> bool {
+        self.stage.load(Ordering::Relaxed) == READING_HEADER
+    }
+
+    /// Whether somebody else may end the request.
+    pub(crate) fn is_bound(&self) -> bool {
+        self.stage.load(Ordering::Relaxed) == BOUND
+    }
+
+    /// Whom to wake when it is ended. To be followed by a look at [`Self::cut`].
+    pub(crate) fn wake_on_cut(&self, waker: &Waker) {
+        self.waker.register(waker);
+    }
+
+    /// Whether and why it has been ended.
+    pub(crate) fn cut(&self) -> Option<Cut> {
+        match self.cut.load(Ordering::SeqCst) {
+            0 => None,
+            code => Cut::ALL.get(usize::from(code) - 1).copied(),
+        }
+    }
+
+    /// Ends it; `false` where it has been ended before.
+    pub(crate) fn end(&self, cut: Cut) -> bool {
+        let code = u8::try_from(cut.index() + 1).unwrap_or(u8::MAX);
+        let first = self
+            .cut
+            .compare_exchange(0, code, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok();
+        self.waker.wake();
+        first
+    }
+}
+
+#[derive(Debug)]
+struct Live {
+    handle: Arc<RequestHandle>,
+    token: Arc<VerifiedToken>,
+    ends_at: UnixSeconds,
+}
+
+/// The open authenticated requests.
+#[derive(Debug)]
+pub(crate) struct LiveStreams {
+    shards: [Padded<Mutex<Slab<Live>>>; SHARDS],
+    cuts: Counters,
+}
+
+impl Default for LiveStreams {
+    fn default() -> Self {
+        Self {
+            shards: std::array::from_fn(|_| Padded::default()),
+            cuts: Counters::new(Cut::ALL.len()),
+        }
+    }
+}
+
+/// A request's place among the open ones; leaves it when dropped.
+#[derive(Debug)]
+pub(crate) struct Registration {
+    streams: Arc<LiveStreams>,
+    shard: usize,
+    key: usize,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.streams.shards[self.shard].0.lock().try_remove(self.key);
+    }
+}
+
+impl LiveStreams {
+    /// Enters a request that `token` permits until `ends_at`.
+    pub(crate) fn register(
+        self: &Arc<Self>,
+        handle: &Arc<RequestHandle>,
+        token: &Arc<VerifiedToken>,
+        ends_at: UnixSeconds,
+    ) -> Registration {
+        handle.stage.store(BOUND, Ordering::Relaxed);
+        let shard = shard();
+        let live = Live {
+            handle: Arc::clone(handle),
+            token: Arc::clone(token),
+            ends_at,
+        };
+        let key = self.shards[shard].0.lock().insert(live);
+        Registration {
+            streams: Arc::clone(self),
+            shard,
+            key,
+        }
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.0.lock().len()).sum()
+    }
+
+    /// Ends every request whose token `judge` condemns.
+    pub(crate) fn end_where(&self, judge: impl Fn(&VerifiedToken) -> Option<Cause>) {
+        self.end_each(|live| judge(&live.token).map(Cut::Revoked));
+    }
+
+    /// Ends every request whose token's time has passed at `now`.
+    pub(crate) fn end_expired(&self, now: UnixSeconds) {
+        self.end_each(|live| (live.ends_at <= now).then_some(Cut::Expired));
+    }
+
+    /// Ends every request.
+    pub(crate) fn end_all(&self, cut: Cut) {
+        self.end_each(|_| Some(cut));
+    }
+
+    /// Counts an ended request.
+    pub(crate) fn count(&self, cut: Cut) {
+        self.cuts.add(cut.index(), 1);
+    }
+
+    /// How many were ended, by cause.
+    pub(crate) fn cuts(&self) -> impl Iterator<Item = (Cut, u64)> {
+        Cut::ALL.into_iter().map(|cut| (cut, self.cuts.get(cut.index())))
+    }
+
+    fn end_each(&self, judge: impl Fn(&Live) -> Option<Cut>) {
+        for shard in &self.shards {
+            // Woken after the lock is released: a woken task may want it at once.
+            let condemned: Vec<_> = {
+                let shard = shard.0.lock();
+                let condemn = |live: &Live| Some((Arc::clone(&live.handle), judge(live)?));
+                shard.iter().filter_map(|(_, live)| condemn(live)).collect()
+            };
+            for (handle, cut) in condemned {
+                if handle.end(cut) {
+                    self.count(cut);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::task::Wake;
+
+    use super::*;
+    use crate::testing::token;
+
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn the_condemned_are_woken_once_and_the_others_stay() {
+        let streams = Arc::new(LiveStreams::default());
+        let (alice, bob) = (token("alice"), token("bob"));
+        let handles: Vec<_> = (0..4).map(|_| Arc::new(RequestHandle::default())).collect();
+        let woken = Arc::new(Woken(AtomicUsize::new(0)));
+        let registrations: Vec<_> = handles
+            .iter()
+            .zip([&alice, &bob, &alice, &bob])
+            .map(|(handle, token)| streams.register(handle, token, UnixSeconds(100)))
+            .collect();
+        handles[0].wake_on_cut(&Waker::from(Arc::clone(&woken)));
+        assert_eq!(streams.len(), 4);
+
+        let is_alice = |token: &VerifiedToken| (token.subject() == "alice").then_some(Cause::User);
+        streams.end_where(is_alice);
+        streams.end_where(is_alice);
+        let cuts: Vec<_> = handles.iter().map(|handle| handle.cut()).collect();
+        let user = Some(Cut::Revoked(Cause::User));
+        assert_eq!(cuts, [user, None, user, None]);
+        assert_eq!(woken.0.load(Ordering::SeqCst), 1);
+        assert!(
+            streams
+                .cuts()
+                .any(|count| count == (Cut::Revoked(Cause::User), 2))
+        );
+
+        drop(registrations);
+        assert_eq!(streams.len(), 0);
+    }
+
+    #[test]
+    fn the_expired_are_ended_and_only_they() {
+        let streams = Arc::new(LiveStreams::default());
+        let handles: Vec<_> = (0..2).map(|_| Arc::new(RequestHandle::default())).collect();
+        let _first = streams.register(&handles[0], &token("alice"), UnixSeconds(100));
+        let _second = streams.register(&handles[1], &token("alice"), UnixSeconds(101));
+        streams.end_expired(UnixSeconds(99));
+        assert_eq!(handles[0].cut(), None);
+        streams.end_expired(UnixSeconds(100));
+        assert_eq!(handles[0].cut(), Some(Cut::Expired));
+        assert_eq!(handles[1].cut(), None);
+    }
+}

@@ -1,0 +1,351 @@
+//! The mirror: every revocation that matters, in memory, and how fresh that knowledge is.
+//!
+//! Exact and bounded. What it knows always bites; what it does not know counts as "not revoked"
+//! only while its news is fresh and whole.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
+
+use durward_contract::{RevocationEntry, Sequence, Snapshot, Target, UnixSeconds};
+use durward_policy::{Cause, DigestKey, RevocationDigest, Standing, VerifiedToken};
+use parking_lot::Mutex;
+
+use crate::clock::Monotonic;
+use crate::mirror_table::{MirrorTable, TableEntry};
+
+/// What the mirror's silence is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Trust {
+    /// Nothing has been loaded yet.
+    NotLoaded,
+    /// It is whole as of its last news.
+    Whole,
+    /// News is missing, or the log went backwards.
+    Broken,
+    /// It is full: not all entries are in it.
+    Full,
+}
+
+impl Trust {
+    const ALL: [Self; 4] = [Self::NotLoaded, Self::Whole, Self::Broken, Self::Full];
+}
+
+#[derive(Debug, Default)]
+struct Log {
+    applied: Sequence,
+    /// The highest head heard of.
+    attested: Sequence,
+    loaded: bool,
+    backwards: bool,
+    full: bool,
+}
+
+pub(crate) struct Mirror {
+    table: MirrorTable,
+    key: DigestKey,
+    max_entries: usize,
+    max_staleness: Duration,
+    clock: Monotonic,
+    /// Nanoseconds on the clock.
+    last_news: AtomicU64,
+    trust: AtomicU8,
+    log: Mutex<Log>,
+}
+
+impl Mirror {
+    pub(crate) fn new(key: DigestKey, max_entries: usize, max_staleness: Duration, clock: Monotonic) -> Self {
+        Self {
+            table: MirrorTable::default(),
+            key,
+            max_entries,
+            max_staleness,
+            clock,
+            last_news: AtomicU64::new(0),
+            trust: AtomicU8::new(Trust::NotLoaded as u8),
+            log: Mutex::default(),
+        }
+    }
+
+    /// How a token stands. Freshness is read first, so that news which arrives in between makes
+    /// the answer stricter and never laxer.
+    pub(crate) fn standing(&self, token: &VerifiedToken) -> Standing {
+        let silence = self.silence();
+        match self.barred(token) {
+            Some(cause) => Standing::Revoked(cause),
+            None => silence,
+        }
+    }
+
+    /// What a token is barred by, if anything is known against it.
+    pub(crate) fn barred(&self, token: &VerifiedToken) -> Option<Cause> {
+        let (epoch, issued_at) = (token.epoch(), token.issued_at());
+        token
+            .digests()
+            .iter()
+            .find(|(cause, digest)| self.table.bars(*cause, *digest, epoch, Some(issued_at)))
+            .map(|(cause, _)| cause)
+    }
+
+    /// What it means that nothing is known against a token.
+    fn silence(&self) -> Standing {
+        match self.trust() {
+            Trust::NotLoaded | Trust::Full => Standing::Unknown { stale_for: None },
+            Trust::Broken => Standing::Unknown {
+                stale_for: Some(self.staleness()),
+            },
+            Trust::Whole => match self.staleness() {
+                age if age > self.max_staleness => Standing::Unknown { stale_for: Some(age) },
+                _ => Standing::Live,
+            },
+        }
+    }
+
+    pub(crate) fn trust(&self) -> Trust {
+        Trust::ALL[usize::from(self.trust.load(Ordering::SeqCst))]
+    }
+
+    /// The age of the last news.
+    pub(crate) fn staleness(&self) -> Duration {
+        let last = Duration::from_nanos(self.last_news.load(Ordering::SeqCst));
+        self.clock.now().saturating_sub(last)
+    }
+
+    /// Whether anything has been loaded.
+    pub(crate) fn is_loaded(&self) -> bool {
+        self.trust() != Trust::NotLoaded
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    pub(crate) fn applied(&self) -> Sequence {
+        self.log.lock().applied
+    }
+
+    /// Replaces what is known.
+    pub(crate) fn load(&self, snapshot: Snapshot) {
+        let mut log = self.log.lock();
+        let entries = snapshot.entries.iter().map(|entry| self.table_entry(entry));
+        log.full = !self.table.replace(entries, self.max_entries);
+        log.applied = snapshot.head;
+        log.attested = snapshot.head;
+        log.loaded = true;
+        log.backwards = false;
+        self.news(&log);
+    }
+
+    /// Adds entries that were committed up to `head`.
+    pub(crate) fn apply(&self, entries: &[RevocationEntry], head: Sequence) {
+        let mut log = self.log.lock();
+        for entry in entries {
+            log.full |= !self.table.insert(self.table_entry(entry), self.max_entries);
+        }
+        log.backwards |= head < log.applied;
+        log.applied = log.applied.max(head);
+        self.news(&log);
+    }
+
+    /// Hears that the log's head is `head`. Only where nothing is missing is that news.
+    pub(crate) fn attest(&self, head: Sequence) {
+        let mut log = self.log.lock();
+        log.backwards |= head < log.applied;
+        log.attested = log.attested.max(head);
+        self.news(&log);
+    }
+
+    /// Forgets a little of what may be forgotten.
+    pub(crate) fn sweep(&self, step: usize, now: UnixSeconds) {
+        self.table.sweep(step, now);
+    }
+
+    /// The key under which an entry is kept.
+    pub(crate) fn table_entry(&self, entry: &RevocationEntry) -> TableEntry {
+        TableEntry {
+            cause: cause_of(&entry.target),
+            digest: RevocationDigest::of(self.key, &entry.issuer, &entry.target),
+            bar: entry.bar,
+            forget_at: entry.forget_at,
+        }
+    }
+
+    fn news(&self, log: &Log) {
+        let trust = match log {
+            Log { loaded: false, .. } => Trust::NotLoaded,
+            Log { full: true, .. } => Trust::Full,
+            Log { backwards: true, .. } => Trust::Broken,
+            log if log.attested > log.applied => Trust::Broken,
+            _ => Trust::Whole,
+        };
+        if trust == Trust::Whole {
+            let now = u64::try_from(self.clock.now().as_nanos()).unwrap_or(u64::MAX);
+            self.last_news.store(now, Ordering::SeqCst);
+        }
+        let before = self.trust.swap(trust as u8, Ordering::SeqCst);
+        if before != trust as u8 {
+            self.tell(trust, log);
+        }
+    }
+
+    fn tell(&self, trust: Trust, log: &Log) {
+        let (applied, attested, entries) = (log.applied.0, log.attested.0, self.len());
+        match trust {
+            Trust::Full => tracing::error!(
+                entries,
+                max_entries = self.max_entries,
+                "the revocation mirror is full: who is not known to be revoked counts as unknown"
+            ),
+            Trust::Broken => {
+                tracing::error!(applied, attested, "revocation news is missing or went backwards")
+            }
+            Trust::Whole => tracing::info!(applied, entries, "the revocation mirror is whole"),
+            Trust::NotLoaded => {}
+        }
+    }
+}
+
+fn cause_of(target: &Target) -> Cause {
+    match target {
+        Target::Token(_) => Cause::Token,
+        Target::Session(_) => Cause::Session,
+        Target::User(_) => Cause::User,
+        Target::Client(_) => Cause::Client,
+        Target::Everyone => Cause::Everyone,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use durward_contract::Bar;
+
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::testing::{DIGEST_KEY, ISSUER, token};
+
+    const STALE: Duration = Duration::from_secs(5);
+
+    fn mirror(max_entries: usize) -> (Mirror, ManualClock) {
+        let (clock, hand) = Monotonic::manual();
+        (Mirror::new(DIGEST_KEY, max_entries, STALE, clock), hand)
+    }
+
+    fn ban(sequence: u64, user: &str) -> RevocationEntry {
+        RevocationEntry {
+            sequence: Sequence(sequence),
+            issuer: ISSUER.into(),
+            target: Target::User(user.into()),
+            bar: Bar::EpochBelow(u32::MAX),
+            forget_at: None,
+        }
+    }
+
+    fn snapshot(head: u64, entries: Vec<RevocationEntry>) -> Snapshot {
+        Snapshot {
+            head: Sequence(head),
+            entries,
+        }
+    }
+
+    const REVOKED: Standing = Standing::Revoked(Cause::User);
+
+    #[test]
+    fn it_knows_nothing_until_it_has_loaded() {
+        let (mirror, _hand) = mirror(100);
+        assert_eq!(
+            mirror.standing(&token("alice")),
+            Standing::Unknown { stale_for: None }
+        );
+        mirror.attest(Sequence(0));
+        assert_eq!(
+            mirror.standing(&token("alice")),
+            Standing::Unknown { stale_for: None }
+        );
+        mirror.load(snapshot(0, vec![]));
+        assert_eq!(mirror.standing(&token("alice")), Standing::Live);
+    }
+
+    #[test]
+    fn a_ban_bites_at_once_and_only_its_user() {
+        let (mirror, _hand) = mirror(100);
+        mirror.load(snapshot(0, vec![]));
+        mirror.apply(&[ban(1, "mallory")], Sequence(1));
+        assert_eq!(mirror.standing(&token("mallory")), REVOKED);
+        assert_eq!(mirror.standing(&token("alice")), Standing::Live);
+        let mut elsewhere = ban(2, "alice");
+        elsewhere.issuer = "https://other.example".into();
+        mirror.apply(&[elsewhere], Sequence(2));
+        assert_eq!(mirror.standing(&token("alice")), Standing::Live);
+    }
+
+    #[test]
+    fn old_news_is_unknown_and_what_is_known_keeps_biting() {
+        let (mirror, hand) = mirror(100);
+        mirror.load(snapshot(1, vec![ban(1, "mallory")]));
+        hand.advance(STALE);
+        assert_eq!(mirror.standing(&token("alice")), Standing::Live);
+        hand.advance(Duration::from_millis(1));
+        let stale_for = Some(STALE + Duration::from_millis(1));
+        assert_eq!(mirror.standing(&token("alice")), Standing::Unknown { stale_for });
+        assert_eq!(mirror.standing(&token("mallory")), REVOKED);
+        mirror.attest(Sequence(1));
+        assert_eq!(mirror.standing(&token("alice")), Standing::Live);
+    }
+
+    #[test]
+    fn a_head_beyond_what_was_applied_is_unknown_until_it_is_applied() {
+        let (mirror, hand) = mirror(100);
+        mirror.load(snapshot(1, vec![]));
+        hand.advance(Duration::from_secs(1));
+        mirror.attest(Sequence(3));
+        let stale_for = Some(Duration::from_secs(1));
+        assert_eq!(mirror.standing(&token("alice")), Standing::Unknown { stale_for });
+        mirror.apply(&[ban(2, "x")], Sequence(2));
+        assert_eq!(mirror.standing(&token("alice")), Standing::Unknown { stale_for });
+        mirror.apply(&[ban(3, "y")], Sequence(3));
+        assert_eq!(mirror.standing(&token("alice")), Standing::Live);
+    }
+
+    #[test]
+    fn a_log_that_went_backwards_is_unknown_until_it_is_loaded_again() {
+        let (mirror, _hand) = mirror(100);
+        mirror.load(snapshot(5, vec![ban(5, "mallory")]));
+        mirror.attest(Sequence(4));
+        mirror.apply(&[ban(6, "x")], Sequence(6));
+        mirror.attest(Sequence(6));
+        assert!(matches!(
+            mirror.standing(&token("alice")),
+            Standing::Unknown { stale_for: Some(_) }
+        ));
+        assert_eq!(mirror.standing(&token("mallory")), REVOKED);
+        mirror.load(snapshot(4, vec![]));
+        assert_eq!(mirror.standing(&token("alice")), Standing::Live);
+    }
+
+    #[test]
+    fn full_is_unknown_for_whoever_is_not_in_it() {
+        let (mirror, _hand) = mirror(2);
+        mirror.load(snapshot(2, vec![ban(1, "a"), ban(2, "b")]));
+        assert_eq!(mirror.standing(&token("alice")), Standing::Live);
+        mirror.apply(&[ban(3, "c")], Sequence(3));
+        assert_eq!(
+            mirror.standing(&token("alice")),
+            Standing::Unknown { stale_for: None }
+        );
+        assert_eq!(mirror.standing(&token("a")), REVOKED);
+        mirror.load(snapshot(3, vec![ban(3, "c")]));
+        assert_eq!(mirror.standing(&token("alice")), Standing::Live);
+        assert_eq!(mirror.standing(&token("c")), REVOKED);
+    }
+
+    #[test]
+    fn a_million_entries_load_in_good_time() {
+        let (mirror, _hand) = mirror(2_000_000);
+        let entries: Vec<_> = (0..1_000_000).map(|id| ban(id, &format!("user-{id}"))).collect();
+        let start = std::time::Instant::now();
+        mirror.load(snapshot(1_000_000, entries));
+        println!("1,000,000 entries loaded in {:?}", start.elapsed());
+        assert_eq!(mirror.len(), 1_000_000);
+        assert_eq!(mirror.standing(&token("user-77")), REVOKED);
+    }
+}

@@ -1,0 +1,170 @@
+//! Proofs that are remembered. Proofs, never decisions: times, revocation and rules are judged on
+//! every request.
+//!
+//! The key is a digest of the entire token. An entry counts only while the key set that proved it is
+//! its issuer's current one, so that any change of keys undoes all that rested on the old ones. What
+//! fails is not remembered.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use durward_policy::{Policy, Proofs, Rejection, VerifiedToken, prove};
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+
+use crate::issuer_keys::IssuerKeys;
+use crate::sharded::Counters;
+
+/// Longest token that is hashed and remembered, in bytes.
+const MAX_REMEMBERED_TOKEN: usize = 16 << 10;
+/// What an entry takes beside its value: key, table and its share of the ghosts.
+const ENTRY_OVERHEAD: usize = 128;
+/// About what a proof takes, to size the table.
+const TYPICAL_PROOF: u64 = 2048;
+
+const HITS: usize = 0;
+const MISSES: usize = 1;
+
+type Key = [u8; 32];
+
+pub(crate) struct ProofCache {
+    keys: Arc<IssuerKeys>,
+    cache: Cache<Key, Arc<VerifiedToken>, ByMemory>,
+    counts: Counters,
+}
+
+#[derive(Clone)]
+struct ByMemory;
+
+impl Weighter<Key, Arc<VerifiedToken>> for ByMemory {
+    fn weight(&self, _key: &Key, token: &Arc<VerifiedToken>) -> u64 {
+        (token.memory_bytes() + ENTRY_OVERHEAD) as u64
+    }
+}
+
+impl ProofCache {
+    /// A cache of at most `bytes`, for the one policy whose issuers `keys` are of.
+    pub(crate) fn new(keys: Arc<IssuerKeys>, bytes: u64) -> Self {
+        let items = usize::try_from(bytes / TYPICAL_PROOF)
+            .unwrap_or(usize::MAX)
+            .max(16);
+        Self {
+            keys,
+            cache: Cache::with_weighter(items, bytes, ByMemory),
+            counts: Counters::new(2),
+        }
+    }
+
+    pub(crate) fn keys(&self) -> &Arc<IssuerKeys> {
+        &self.keys
+    }
+
+    pub(crate) fn hits(&self) -> u64 {
+        self.counts.get(HITS)
+    }
+
+    pub(crate) fn misses(&self) -> u64 {
+        self.counts.get(MISSES)
+    }
+
+    /// Proofs that are remembered, and about the bytes that they take.
+    pub(crate) fn size(&self) -> (usize, u64) {
+        (self.cache.len(), self.cache.weight())
+    }
+
+    fn remembered(&self, key: &Key) -> Option<Arc<VerifiedToken>> {
+        let token = self.cache.get(key)?;
+        self.keys
+            .is_current(token.issuer(), token.key_generation(), Ordering::Acquire)
+            .then_some(token)
+    }
+
+    fn prove_afresh(&self, policy: &Policy, token: &str) -> Result<Arc<VerifiedToken>, Rejection> {
+        self.counts.add(MISSES, 1);
+        prove(policy, token, &*self.keys).map(Arc::new).map_err(|error| {
+            if let Some(issuer) = error.unknown_key {
+                self.keys.ask_for_refresh(issuer);
+            }
+            error.rejection
+        })
+    }
+}
+
+impl Proofs for ProofCache {
+    fn prove(&self, policy: &Policy, token: &str) -> Result<Arc<VerifiedToken>, Rejection> {
+        if token.len() > MAX_REMEMBERED_TOKEN {
+            return self.prove_afresh(policy, token);
+        }
+        let mut key = Key::default();
+        key.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
+        if let Some(token) = self.remembered(&key) {
+            self.counts.add(HITS, 1);
+            return Ok(token);
+        }
+        let proof = self.prove_afresh(policy, token)?;
+        self.cache.insert(key, Arc::clone(&proof));
+        Ok(proof)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use durward_policy::Reason;
+
+    use super::*;
+    use crate::testing::{own_policy, sign, signing_key};
+
+    #[test]
+    fn a_proof_is_made_once_and_a_change_of_keys_undoes_it() {
+        let policy = own_policy();
+        let (first, second) = (signing_key("k1"), signing_key("k2"));
+        let keys = Arc::new(IssuerKeys::new(&policy, std::path::Path::new(".")).unwrap());
+        let cache = ProofCache::new(Arc::clone(&keys), 1 << 20);
+        let token = sign(&first, "alice", &[]);
+
+        assert_eq!(
+            cache.prove(&policy, &token).unwrap_err().reason,
+            Reason::KeysUnavailable
+        );
+        keys.set_own(&first.jwks());
+        let proof = cache.prove(&policy, &token).unwrap();
+        assert!(Arc::ptr_eq(&proof, &cache.prove(&policy, &token).unwrap()));
+        assert_eq!((cache.hits(), cache.misses()), (1, 2));
+
+        keys.set_own(&second.jwks());
+        assert_eq!(
+            cache.prove(&policy, &token).unwrap_err().reason,
+            Reason::UnknownKey,
+            "replaced, not merged"
+        );
+        keys.set_own(&first.jwks());
+        assert!(
+            !Arc::ptr_eq(&proof, &cache.prove(&policy, &token).unwrap()),
+            "proved again under the new set"
+        );
+    }
+
+    #[test]
+    fn what_fails_is_not_remembered_and_memory_is_bounded() {
+        let policy = own_policy();
+        let key = signing_key("k1");
+        let keys = Arc::new(IssuerKeys::new(&policy, std::path::Path::new(".")).unwrap());
+        keys.set_own(&key.jwks());
+        let cache = ProofCache::new(keys, 64 << 10);
+        for bad in ["", "a.b.c", &"x".repeat(MAX_REMEMBERED_TOKEN + 1)] {
+            assert!(cache.prove(&policy, bad).is_err());
+        }
+        assert_eq!(cache.size().0, 0);
+        for user in 0..200 {
+            cache
+                .prove(&policy, &sign(&key, &format!("user-{user}"), &[]))
+                .unwrap();
+        }
+        let (entries, bytes) = cache.size();
+        assert!(
+            entries > 0 && entries < 200 && bytes <= 64 << 10,
+            "{entries} {bytes}"
+        );
+    }
+}

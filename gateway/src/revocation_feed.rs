@@ -1,0 +1,225 @@
+//! The door through which revocations reach this gateway: they enter the mirror, then end the open
+//! requests that they reach, and only then is the caller told that they are applied.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use durward_contract::{Bar, Follower, RevocationEntry, Sequence, Snapshot, UnixSeconds};
+use durward_policy::{Cause, Policy, Revocations, Standing, VerifiedToken};
+
+use crate::clock::Monotonic;
+use crate::live_streams::LiveStreams;
+use crate::mirror::Mirror;
+use crate::mirror_table::{MirrorTable, TableEntry};
+
+/// Up to how many entries each open request is compared with the entries themselves; beyond, it is
+/// looked up in the mirror.
+const COMPARED_ENTRIES: usize = 8;
+
+/// The bounds of the mirror.
+#[derive(Clone, Copy, Debug)]
+pub struct MirrorLimits {
+    /// Most entries. A mirror that is full refuses whoever is not known to be revoked.
+    pub max_entries: usize,
+}
+
+impl Default for MirrorLimits {
+    fn default() -> Self {
+        Self {
+            max_entries: 16 << 20,
+        }
+    }
+}
+
+/// The mirror of the revocation log, and the open requests that it ends.
+pub struct RevocationFeed {
+    mirror: Mirror,
+    streams: Arc<LiveStreams>,
+    /// Counts up after each change and before open requests are looked through.
+    version: AtomicU64,
+}
+
+impl RevocationFeed {
+    /// An empty mirror that is not loaded, for the tokens that `policy` proves.
+    pub fn new(policy: &Policy, limits: MirrorLimits) -> Arc<Self> {
+        let clock = Monotonic::system();
+        let mirror = Mirror::new(
+            policy.digest_key(),
+            limits.max_entries,
+            policy.max_staleness(),
+            clock,
+        );
+        Arc::new(Self::with_mirror(mirror))
+    }
+
+    pub(crate) fn with_mirror(mirror: Mirror) -> Self {
+        Self {
+            mirror,
+            streams: Arc::default(),
+            version: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn streams(&self) -> &Arc<LiveStreams> {
+        &self.streams
+    }
+
+    /// Unchanged between two reads, no revocation was applied between them.
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::SeqCst)
+    }
+
+    /// Whether the first snapshot is in.
+    pub fn is_loaded(&self) -> bool {
+        self.mirror.is_loaded()
+    }
+
+    /// How many entries there are.
+    pub fn entries(&self) -> usize {
+        self.mirror.len()
+    }
+
+    /// The sequence that is applied.
+    pub fn applied(&self) -> Sequence {
+        self.mirror.applied()
+    }
+
+    /// The age of the last news.
+    pub fn staleness(&self) -> Duration {
+        self.mirror.staleness()
+    }
+
+    /// Whether the mirror is known to hold everything up to its last news.
+    pub fn is_whole(&self) -> bool {
+        self.mirror.trust() == crate::mirror::Trust::Whole
+    }
+
+    /// Forgets a little; to be called in turn with the steps 0, 1, 2, ...
+    pub(crate) fn sweep(&self, step: usize, now: UnixSeconds) {
+        self.mirror.sweep(step, now);
+    }
+
+    pub(crate) const SWEEP_STEPS: usize = MirrorTable::SWEEP_STEPS;
+
+    fn changed(&self) {
+        self.version.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Follower for RevocationFeed {
+    fn load(&self, snapshot: Snapshot) {
+        self.mirror.load(snapshot);
+        self.changed();
+        self.streams.end_where(|token| self.mirror.barred(token));
+    }
+
+    fn apply(&self, entries: &[RevocationEntry], head: Sequence) {
+        self.mirror.apply(entries, head);
+        if entries.is_empty() {
+            return;
+        }
+        self.changed();
+        if entries.len() > COMPARED_ENTRIES {
+            return self.streams.end_where(|token| self.mirror.barred(token));
+        }
+        let entries: Vec<_> = entries
+            .iter()
+            .map(|entry| self.mirror.table_entry(entry))
+            .collect();
+        self.streams
+            .end_where(|token| entries.iter().find_map(|entry| reaches(entry, token)));
+    }
+
+    fn attest(&self, head: Sequence) {
+        self.mirror.attest(head);
+    }
+}
+
+impl Revocations for RevocationFeed {
+    fn standing(&self, token: &VerifiedToken, _now: UnixSeconds) -> Standing {
+        self.mirror.standing(token)
+    }
+}
+
+/// Whether one entry bars one token.
+fn reaches(entry: &TableEntry, token: &VerifiedToken) -> Option<Cause> {
+    let covered = token
+        .digests()
+        .iter()
+        .any(|(cause, digest)| cause == entry.cause && digest == entry.digest);
+    let barred = match entry.bar {
+        Bar::Always => true,
+        Bar::EpochBelow(epoch) => token.epoch().is_none_or(|of_token| of_token < epoch),
+        Bar::IssuedAtOrBefore(at) => token.issued_at() <= at,
+    };
+    (covered && barred).then_some(entry.cause)
+}
+
+#[cfg(test)]
+mod tests {
+    use durward_contract::Target;
+
+    use super::*;
+    use crate::live_streams::{Cut, RequestHandle};
+    use crate::testing::{DIGEST_KEY, ISSUER, token};
+
+    fn feed() -> RevocationFeed {
+        let mirror = Mirror::new(DIGEST_KEY, 100, Duration::from_secs(5), Monotonic::system());
+        RevocationFeed::with_mirror(mirror)
+    }
+
+    fn ban(user: &str, bar: Bar) -> RevocationEntry {
+        RevocationEntry {
+            sequence: Sequence(1),
+            issuer: ISSUER.into(),
+            target: Target::User(user.into()),
+            bar,
+            forget_at: None,
+        }
+    }
+
+    #[test]
+    fn applying_ends_the_open_requests_that_are_reached_before_it_returns() {
+        for many in [false, true] {
+            let feed = feed();
+            feed.load(Snapshot::default());
+            let (alice, mallory) = (
+                Arc::new(RequestHandle::default()),
+                Arc::new(RequestHandle::default()),
+            );
+            let _a = feed
+                .streams()
+                .register(&alice, &token("alice"), UnixSeconds(i64::MAX));
+            let _m = feed
+                .streams()
+                .register(&mallory, &token("mallory"), UnixSeconds(i64::MAX));
+            let mut entries = vec![
+                ban("mallory", Bar::EpochBelow(u32::MAX)),
+                ban("alice", Bar::EpochBelow(0)),
+            ];
+            if many {
+                entries.extend((0..COMPARED_ENTRIES).map(|id| ban(&format!("u{id}"), Bar::Always)));
+            }
+            let before = feed.version();
+            feed.apply(&entries, Sequence(1));
+            assert_ne!(feed.version(), before);
+            assert_eq!(mallory.cut(), Some(Cut::Revoked(Cause::User)));
+            assert_eq!(alice.cut(), None, "her epoch is not below");
+        }
+    }
+
+    #[test]
+    fn a_snapshot_ends_open_requests_too() {
+        let feed = feed();
+        let mallory = Arc::new(RequestHandle::default());
+        let _m = feed
+            .streams()
+            .register(&mallory, &token("mallory"), UnixSeconds(i64::MAX));
+        feed.load(Snapshot {
+            head: Sequence(1),
+            entries: vec![ban("mallory", Bar::Always)],
+        });
+        assert_eq!(mallory.cut(), Some(Cut::Revoked(Cause::User)));
+    }
+}

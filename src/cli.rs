@@ -1,0 +1,234 @@
+//! The command line: what can be typed, and nothing of what it does.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Durward: a reverse-proxy authentication gateway where a ban is the next refused request.
+#[derive(Debug, Parser)]
+#[command(name = "durward", version, about, arg_required_else_help = true)]
+pub struct CommandLine {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run auth service, gateway and demo backends in one process
+    #[command(after_help = "Example: durward up --config config.yaml")]
+    Up(ConfigFile),
+    /// Run the gateway alone, for foreign issuers
+    #[command(after_help = "Example: durward gateway --config edge.yaml")]
+    Gateway(ConfigFile),
+    /// Run the auth service alone
+    #[command(after_help = "Example: durward auth --config auth.yaml")]
+    Auth(ConfigFile),
+    /// Run one demo backend alone
+    #[command(subcommand)]
+    Demo(DemoCommand),
+    /// Check a configuration file: every error and warning at once
+    #[command(
+        after_help = "Example: durward check --config config.yaml\nExit code 1 means that the file has errors."
+    )]
+    Check(CheckArguments),
+    /// Say how a request would be decided, step by step, and why
+    #[command(
+        after_help = "Examples:\n  durward explain GET http://127.0.0.1:8080/api/me --token \"$TOKEN\"\n  \
+                      durward explain PUT /images/u_1/a.png --claims '{\"sub\":\"u_1\"}' --at 2030-01-01T00:00:00Z\n\
+                      Exit code 0 means permitted, 1 refused. With a running service, its keys and revocations \
+                      answer; without one, the file alone does."
+    )]
+    Explain(ExplainArguments),
+    /// Add and list users, change their roles
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Ban a user: the next request is refused, open streams are cut
+    #[command(after_help = "Example: durward ban mallory --reason 'card fraud' --config config.yaml")]
+    Ban(BanArguments),
+    /// Lift a ban; tokens from before it stay refused
+    #[command(after_help = "Example: durward unban mallory --config config.yaml")]
+    Unban(UserArguments),
+    /// List a user's sessions, or end them
+    #[command(
+        after_help = "Examples:\n  durward sessions alice\n  durward sessions alice --end s_1\n  durward sessions alice --end-all"
+    )]
+    Sessions(SessionsArguments),
+    /// Signing keys
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// Look into a token
+    #[command(subcommand)]
+    Token(TokenCommand),
+}
+
+/// Where the configuration is.
+#[derive(Debug, Args)]
+pub struct ConfigFile {
+    /// The configuration file
+    #[arg(long, default_value = "config.yaml", value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+/// How a command that asks the running service speaks.
+#[derive(Debug, Args)]
+pub struct Client {
+    /// The configuration file; its `control` socket is where the running service listens
+    #[arg(long, default_value = "config.yaml", value_name = "FILE")]
+    pub config: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `check`.
+#[derive(Debug, Args)]
+pub struct CheckArguments {
+    /// The configuration file
+    #[arg(long, default_value = "config.yaml", value_name = "FILE")]
+    pub config: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArguments {
+    /// The method, such as GET
+    pub method: String,
+    /// An absolute URL, or a path
+    pub url: String,
+    /// The bearer token; `-` reads it from standard input
+    #[arg(long, conflicts_with = "claims")]
+    pub token: Option<String>,
+    /// Claims to assume as proved, as a JSON object; times that are missing are filled in
+    #[arg(long, value_name = "JSON")]
+    pub claims: Option<String>,
+    /// A request header; may be repeated
+    #[arg(long = "header", value_name = "NAME: VALUE")]
+    pub headers: Vec<String>,
+    /// Decide as of this time: RFC 3339 in UTC, or seconds since 1970
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<String>,
+    #[command(flatten)]
+    pub client: Client,
+}
+
+/// `user …`
+#[derive(Debug, Subcommand)]
+pub enum UserCommand {
+    /// Add a user; the password is asked for on standard input, or made and shown once
+    #[command(
+        after_help = "Examples:\n  durward user add alice\n  printf '%s' \"$PASSWORD\" | durward user add bob --role admin --password-stdin"
+    )]
+    Add {
+        /// The user name
+        username: String,
+        /// A role; may be repeated
+        #[arg(long = "role", value_name = "ROLE")]
+        roles: Vec<String>,
+        /// Read the password from standard input instead of making one
+        #[arg(long)]
+        password_stdin: bool,
+        #[command(flatten)]
+        client: Client,
+    },
+    /// List users
+    #[command(after_help = "Example: durward user list --json")]
+    List(Client),
+    /// Give and take roles; taking one refuses older tokens at once
+    #[command(after_help = "Example: durward user role alice --add admin")]
+    Role {
+        /// The user name
+        username: String,
+        /// A role to give; may be repeated
+        #[arg(long, value_name = "ROLE", required_unless_present = "remove")]
+        add: Vec<String>,
+        /// A role to take; may be repeated
+        #[arg(long, value_name = "ROLE")]
+        remove: Vec<String>,
+        #[command(flatten)]
+        client: Client,
+    },
+}
+
+/// A user by name.
+#[derive(Debug, Args)]
+pub struct UserArguments {
+    /// The user name
+    pub username: String,
+    #[command(flatten)]
+    pub client: Client,
+}
+
+/// Arguments of `ban`.
+#[derive(Debug, Args)]
+pub struct BanArguments {
+    /// The user name
+    pub username: String,
+    /// Why; kept in the audit log
+    #[arg(long)]
+    pub reason: Option<String>,
+    #[command(flatten)]
+    pub client: Client,
+}
+
+/// Arguments of `sessions`.
+#[derive(Debug, Args)]
+pub struct SessionsArguments {
+    /// The user name
+    pub username: String,
+    /// End this session
+    #[arg(long, value_name = "SESSION", conflicts_with = "end_all")]
+    pub end: Option<String>,
+    /// End all of the user's sessions
+    #[arg(long)]
+    pub end_all: bool,
+    #[command(flatten)]
+    pub client: Client,
+}
+
+/// `keys …`
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// List the signing keys
+    #[command(after_help = "Example: durward keys list")]
+    List(Client),
+}
+
+/// `token …`
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Decode a token without judging it, and say what stands in it
+    #[command(after_help = "Example: durward token inspect - < token.txt")]
+    Inspect {
+        /// The token; `-` reads it from standard input
+        token: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `demo …`
+#[derive(Debug, Subcommand)]
+pub enum DemoCommand {
+    /// The API server
+    Api {
+        /// Where to listen
+        #[arg(long, default_value = "127.0.0.1:8101")]
+        listen: SocketAddr,
+    },
+    /// The image server
+    Images {
+        /// Where to listen
+        #[arg(long, default_value = "127.0.0.1:8102")]
+        listen: SocketAddr,
+        /// The folder of images
+        #[arg(long, default_value = "data/images")]
+        folder: PathBuf,
+    },
+}

@@ -1,0 +1,46 @@
+//! One file a command.
+
+pub mod check;
+pub mod explain;
+pub mod gateway;
+pub mod sessions;
+pub mod token;
+pub mod up;
+pub mod users;
+
+use serde_json::Value;
+
+/// Prints JSON for machines, or `human` for people.
+fn print(json: bool, answer: &Value, human: impl FnOnce(&Value) -> String) {
+    if json {
+        println!("{answer:#}");
+    } else {
+        println!("{}", human(answer));
+    }
+}
+
+/// A member as text; nothing where it is absent or null.
+fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+    value.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// A table with aligned columns.
+fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.chain([header[column].len()]).max().unwrap_or_default()
+    };
+    let widths: Vec<usize> = (0..header.len()).map(width).collect();
+    let line = |cells: Vec<&str>| {
+        let padded = cells
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"));
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    let head = std::iter::once(line(header.to_vec()));
+    let body = rows
+        .iter()
+        .map(|row| line(row.iter().map(String::as_str).collect()));
+    head.chain(body).collect::<Vec<_>>().join("\n")
+}

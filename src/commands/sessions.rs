@@ -1,0 +1,98 @@
+//! `durward sessions` and `durward keys`: what the running service holds.
+
+use hyper::Method;
+use serde_json::Value;
+
+use super::{print, table, text};
+use crate::cli::{KeysCommand, SessionsArguments};
+use crate::configuration::control_client;
+use crate::control::client::segment;
+use crate::exit::Failure;
+
+/// Lists or ends a user's sessions.
+pub async fn run(arguments: SessionsArguments) -> Result<(), Failure> {
+    let service = control_client(&arguments.client.config)?;
+    let path = format!("/users/{}/sessions", segment(&arguments.username));
+    let json = arguments.client.json;
+    if arguments.end_all {
+        let answer = service.call(Method::DELETE, &path, None).await?;
+        print(json, &answer, |_| {
+            format!("all sessions of {} are ended", arguments.username)
+        });
+    } else if let Some(session) = &arguments.end {
+        let answer = service
+            .call(Method::DELETE, &format!("{path}/{}", segment(session)), None)
+            .await?;
+        print(json, &answer, |_| format!("session {session} is ended"));
+    } else {
+        let answer = service.call(Method::GET, &path, None).await?;
+        print(json, &answer, listed);
+    }
+    Ok(())
+}
+
+/// Lists the signing keys.
+pub async fn keys(command: KeysCommand) -> Result<(), Failure> {
+    let KeysCommand::List(client) = command;
+    let answer = control_client(&client.config)?
+        .call(Method::GET, "/keys", None)
+        .await?;
+    print(client.json, &answer, |answer| {
+        let rows: Vec<Vec<String>> = answer["keys"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(key_row)
+            .collect();
+        table(&["KID", "ALGORITHM", "STATE"], &rows)
+    });
+    Ok(())
+}
+
+fn listed(answer: &Value) -> String {
+    let rows: Vec<Vec<String>> = answer["sessions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(session_row)
+        .collect();
+    table(
+        &[
+            "SESSION",
+            "CREATED",
+            "LAST USED",
+            "ADDRESS",
+            "USER AGENT",
+            "STATE",
+        ],
+        &rows,
+    )
+}
+
+fn session_row(session: &Value) -> Vec<String> {
+    let state = if session["revoked"] == Value::Bool(true) {
+        "ended"
+    } else {
+        "live"
+    };
+    let mut row: Vec<String> = vec![
+        text(session, "id").to_owned(),
+        time(session, "created_at"),
+        time(session, "last_used_at"),
+    ];
+    row.extend(["client_address", "user_agent"].map(|name| text(session, name).to_owned()));
+    row.push(state.to_owned());
+    row
+}
+
+fn time(session: &Value, name: &str) -> String {
+    let seconds = session[name].as_u64().unwrap_or_default();
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+    humantime::format_rfc3339_seconds(time).to_string()
+}
+
+fn key_row(key: &Value) -> Vec<String> {
+    ["kid", "algorithm", "state"]
+        .map(|name| text(key, name).to_owned())
+        .to_vec()
+}

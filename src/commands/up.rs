@@ -1,0 +1,173 @@
+//! `durward up`: auth service, gateway and demo backends in one process; `durward auth`: the first
+//! of them alone.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use durward_auth::{AuthConfig, AuthService, NewUser};
+use durward_contract::Follower;
+use durward_gateway::{Gateway, GatewayConfig, GatewayRevocations, MirrorLimits, RevocationFeed};
+use durward_policy::{Policy, RevocationsMode};
+use durward_upstreams::ImageFolder;
+use prometheus::Registry;
+
+use crate::cli::ConfigFile;
+use crate::configuration::{self, Loaded, Role};
+use crate::control::{self, server::ControlSocket};
+use crate::demo::{self, DemoConfig, DemoUser};
+use crate::exit::Failure;
+use crate::loopback::first_exposed;
+use crate::shutdown::Shutdown;
+use crate::{banner, running};
+
+/// Roles of the demo users: one of each kind.
+const DEMO_USERS: [(&str, &[&str]); 3] = [("alice", &[]), ("bob", &[]), ("root", &["admin"])];
+
+/// Runs everything that the file describes until a signal.
+pub async fn run(file: ConfigFile) -> Result<(), Failure> {
+    let Loaded {
+        control,
+        auth,
+        gateway,
+        policy,
+        demo,
+    } = configuration::load_or_fail(&file.config, Role::Whole)?;
+    let auth = auth.ok_or_else(|| {
+        Failure::No(format!(
+            "{} has no `auth` section: run `durward gateway`",
+            file.config.display()
+        ))
+    })?;
+    let (shutdown, _trigger) = Shutdown::on_signals().map_err(Failure::failed)?;
+    let socket = ControlSocket::bind(&control).map_err(|error| running::control_failure(&control, &error))?;
+    let exposed = exposed_listener(&gateway, &auth, demo.as_ref());
+
+    let policy = Arc::new(policy);
+    let revocations = gateway_revocations(&policy);
+    let registry = Registry::new();
+    let auth_listener = demo::listen(auth.listen).await?;
+    let service = AuthService::start(auth, followers(&revocations), &registry)
+        .await
+        .map_err(Failure::failed)?;
+    let gateway =
+        Gateway::new(gateway, policy, Some(service.jwks()), revocations).map_err(Failure::failed)?;
+    gateway.show_metrics_of(registry);
+    let gateway = Arc::new(gateway);
+
+    let router = service
+        .control_router()
+        .merge(control::explain::router(Arc::clone(&gateway)));
+    let control = tokio::spawn(socket.serve(router, shutdown.clone()));
+    let serving = service.clone();
+    let auth_stop = shutdown.clone().requested();
+    let auth_server = tokio::spawn(async move { serving.serve(auth_listener, auth_stop).await });
+
+    let demo_users = match &demo {
+        Some(demo) => {
+            demo::start(demo, &shutdown).await?;
+            demo_users(&service, demo, exposed).await?
+        }
+        None => Vec::new(),
+    };
+    banner::print(
+        &file.config,
+        &gateway.listen_addresses(),
+        gateway.admin_address(),
+        demo.as_ref(),
+        &demo_users,
+    );
+
+    running::gateway_until(gateway, shutdown).await?;
+    let _ = auth_server.await;
+    let _ = control.await;
+    service.close().await;
+    Ok(())
+}
+
+/// Runs the auth service alone until a signal.
+pub async fn auth_alone(file: ConfigFile) -> Result<(), Failure> {
+    let (control, auth) = configuration::load_auth(&file.config)?;
+    let (shutdown, _trigger) = Shutdown::on_signals().map_err(Failure::failed)?;
+    let socket = ControlSocket::bind(&control).map_err(|error| running::control_failure(&control, &error))?;
+    let listener = demo::listen(auth.listen).await?;
+    let address = auth.listen;
+    let service = AuthService::start(auth, Vec::new(), &Registry::new())
+        .await
+        .map_err(Failure::failed)?;
+    let control = tokio::spawn(socket.serve(service.control_router(), shutdown.clone()));
+    println!("auth service on http://{address}");
+    service
+        .serve(listener, shutdown.requested())
+        .await
+        .map_err(Failure::failed)?;
+    let _ = control.await;
+    service.close().await;
+    Ok(())
+}
+
+fn gateway_revocations(policy: &Policy) -> GatewayRevocations {
+    match policy.revocations() {
+        RevocationsMode::None => GatewayRevocations::None,
+        RevocationsMode::Embedded => {
+            GatewayRevocations::Mirror(RevocationFeed::new(policy, MirrorLimits::default()))
+        }
+    }
+}
+
+fn followers(revocations: &GatewayRevocations) -> Vec<Arc<dyn Follower>> {
+    match revocations {
+        GatewayRevocations::None => Vec::new(),
+        GatewayRevocations::Mirror(feed) => vec![Arc::clone(feed) as Arc<dyn Follower>],
+    }
+}
+
+fn exposed_listener(
+    gateway: &GatewayConfig,
+    auth: &AuthConfig,
+    demo: Option<&DemoConfig>,
+) -> Option<SocketAddr> {
+    let edge = gateway.listen.iter().chain(&gateway.admin);
+    let backends = demo.into_iter().flat_map(DemoConfig::listeners);
+    first_exposed(edge.chain([&auth.listen]).chain(backends))
+}
+
+/// Makes the demo users on the first start, each with an image of their own. Only where nobody else
+/// can reach any listener, and only into a database without users.
+async fn demo_users(
+    service: &AuthService,
+    demo: &DemoConfig,
+    exposed: Option<SocketAddr>,
+) -> Result<Vec<DemoUser>, Failure> {
+    if let Some(address) = exposed {
+        tracing::warn!(%address, "no demo users: a listener is not on loopback");
+        return Ok(Vec::new());
+    }
+    if service.has_users().await.map_err(Failure::failed)? {
+        return Ok(Vec::new());
+    }
+    let images = ImageFolder::open(&demo.folder).map_err(Failure::failed)?;
+    let mut users = Vec::new();
+    for (username, roles) in DEMO_USERS {
+        let roles = roles.iter().map(|role| (*role).to_owned()).collect();
+        let user = NewUser {
+            username: username.to_owned(),
+            roles,
+            password: None,
+        };
+        let added = service.add_user(user).await.map_err(Failure::failed)?;
+        images
+            .put_sample(&added.id, "hello.png")
+            .map_err(Failure::failed)?;
+        let password = added
+            .password
+            .map(|password| password.expose().to_owned())
+            .unwrap_or_default();
+        users.push(DemoUser {
+            username: added.username,
+            password,
+        });
+    }
+    demo::keep_passwords(&demo.passwords, &users)
+        .map_err(|error| Failure::Failed(format!("cannot write {}: {error}", demo.passwords.display())))?;
+    Ok(users)
+}

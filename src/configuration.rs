@@ -1,0 +1,254 @@
+//! The configuration file as a whole: reading it, and handing each crate its section.
+
+use std::path::{Path, PathBuf};
+
+use durward_auth::{AuthConfig, SigningAlgorithm};
+use durward_config::{Diagnostics, Document, Node, Section};
+use durward_gateway::{GatewayConfig, GatewaySections};
+use durward_policy::{Algorithm, DigestKey, OwnIssuer, Policy, PolicySections};
+use serde_json::Value;
+
+use crate::control::{self, client::ControlClient};
+use crate::demo::DemoConfig;
+use crate::exit::Failure;
+
+/// Where the control socket is when the file does not say.
+const DEFAULT_CONTROL_SOCKET: &str = "data/control.sock";
+
+/// Which parts of the file the process is going to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Whatever the file describes: `check`, `explain` and `up`.
+    Whole,
+    /// The gateway without an auth service in its process.
+    GatewayAlone,
+}
+
+/// A configuration that can be used.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Where the control socket is.
+    pub control: PathBuf,
+    /// The auth service, where the file has one and the role runs it.
+    pub auth: Option<AuthConfig>,
+    /// The gateway.
+    pub gateway: GatewayConfig,
+    /// Its policy.
+    pub policy: Policy,
+    /// The demo, where the file has one.
+    pub demo: Option<DemoConfig>,
+}
+
+/// Reads and compiles a file for the whole of what it describes. The diagnostics hold warnings even
+/// where the file can be used.
+pub fn load(path: &Path) -> Result<(Option<Loaded>, Diagnostics), Failure> {
+    load_for(path, Role::Whole)
+}
+
+/// Reads and compiles a file, or fails with all that is wrong with it. Warnings go to the log.
+pub fn load_or_fail(path: &Path, role: Role) -> Result<Loaded, Failure> {
+    let (loaded, diagnostics) = load_for(path, role)?;
+    match loaded {
+        Some(loaded) => {
+            diagnostics
+                .iter()
+                .for_each(|item| tracing::warn!("{}: {}", item.place, item.message));
+            Ok(loaded)
+        }
+        None => Err(Failure::No(format!(
+            "{} cannot be used\n{diagnostics}",
+            path.display()
+        ))),
+    }
+}
+
+/// Reads a file for `durward auth`: its `auth` section and its control socket. What else stands in
+/// it is another process's.
+pub fn load_auth(path: &Path) -> Result<(PathBuf, AuthConfig), Failure> {
+    let document = read(path)?.map_err(|diagnostics| Failure::No(diagnostics.to_string()))?;
+    let mut diagnostics = Diagnostics::default();
+    let base = folder_of(path);
+    let loaded = document
+        .root()
+        .section("the configuration", &mut diagnostics)
+        .and_then(|mut file| {
+            let control = control_path(&mut file, base, &mut diagnostics);
+            let node = file.required("auth", "write the auth service's section", &mut diagnostics)?;
+            Some((control, AuthConfig::compile(node, base, &mut diagnostics)?))
+        });
+    match loaded {
+        Some(loaded) if !diagnostics.has_errors() => Ok(loaded),
+        _ => {
+            let diagnostics = diagnostics.located_in(&document);
+            Err(Failure::No(format!(
+                "{} cannot be used\n{diagnostics}",
+                path.display()
+            )))
+        }
+    }
+}
+
+fn load_for(path: &Path, role: Role) -> Result<(Option<Loaded>, Diagnostics), Failure> {
+    let document = match read(path)? {
+        Ok(document) => document,
+        Err(diagnostics) => return Ok((None, diagnostics)),
+    };
+    let mut diagnostics = Diagnostics::default();
+    let loaded = compile(&document, folder_of(path), role, &mut diagnostics);
+    let loaded = loaded.filter(|_| !diagnostics.has_errors());
+    Ok((loaded, diagnostics.located_in(&document)))
+}
+
+fn read(path: &Path) -> Result<Result<Document, Diagnostics>, Failure> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::No(format!("cannot read {}: {error}", path.display())))?;
+    Ok(Document::parse(&path.display().to_string(), &text))
+}
+
+/// Relative paths of a file are relative to its folder.
+fn folder_of(path: &Path) -> &Path {
+    path.parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
+}
+
+/// Compiles every section, whatever the others hold, so that all errors are found in one go.
+fn compile(document: &Document, base: &Path, role: Role, diagnostics: &mut Diagnostics) -> Option<Loaded> {
+    let root = document.root();
+    let mut file = root.section("the configuration", diagnostics)?;
+    let control = control_path(&mut file, base, diagnostics);
+    let auth_node = file.optional("auth");
+    let demo_node = file.optional("demo");
+    let gateway_sections = GatewaySections::take(&mut file);
+    let upstreams = gateway_sections.upstreams;
+    let policy_sections = PolicyNodes::take(&mut file);
+    file.finish(diagnostics);
+
+    let auth = auth_node.map(|node| AuthConfig::compile(node, base, diagnostics));
+    let demo = demo_node.map(|node| DemoConfig::compile(node, base, diagnostics));
+    let gateway = GatewayConfig::compile(gateway_sections, base, diagnostics);
+    let own_issuer = match (role, &auth) {
+        (Role::Whole, Some(Some(auth))) => Some(own_issuer(auth)),
+        _ => None,
+    };
+    let policy = policy_sections.compile(root, upstreams, own_issuer, diagnostics);
+
+    let auth = match auth {
+        Some(auth) if role == Role::Whole => Some(auth?),
+        _ => None,
+    };
+    Some(Loaded {
+        control,
+        auth,
+        gateway: gateway?,
+        policy: policy?,
+        demo: match demo {
+            Some(demo) => Some(demo?),
+            None => None,
+        },
+    })
+}
+
+/// The keys of the file that the policy is made of.
+struct PolicyNodes<'a> {
+    issuers: Option<&'a Node>,
+    identity_headers: Option<&'a Node>,
+    strip: Option<&'a Node>,
+    routes: Option<&'a Node>,
+    revocations: Option<&'a Node>,
+}
+
+impl<'a> PolicyNodes<'a> {
+    fn take(file: &mut Section<'a>) -> Self {
+        Self {
+            issuers: file.optional("issuers"),
+            identity_headers: file.optional("identity_headers"),
+            strip: file.optional("strip"),
+            routes: file.optional("routes"),
+            revocations: file.optional("revocations"),
+        }
+    }
+
+    fn compile(
+        self,
+        root: &Node,
+        upstreams: Option<&Node>,
+        own_issuer: Option<OwnIssuer>,
+        diagnostics: &mut Diagnostics,
+    ) -> Option<Policy> {
+        // The gateway reports what is wrong with the upstreams; here only their names count.
+        let names = upstreams.and_then(|node| node.entries("upstreams", &mut Diagnostics::default()));
+        let upstream_names: Vec<_> = names
+            .into_iter()
+            .flatten()
+            .map(|entry| (entry.key.clone(), entry.place))
+            .collect();
+        let sections = PolicySections {
+            issuers: self.issuers,
+            identity_headers: self.identity_headers,
+            strip: self.strip,
+            routes: self.routes,
+            revocations: self.revocations,
+            upstream_names: &upstream_names,
+            auth_in_process: own_issuer.is_some(),
+            own_issuer,
+            file_place: root.place,
+        };
+        Policy::compile(sections, random_digest_key(), diagnostics)
+    }
+}
+
+fn own_issuer(auth: &AuthConfig) -> OwnIssuer {
+    OwnIssuer {
+        issuer: auth.issuer.clone(),
+        audience: auth.audience.clone(),
+        algorithm: match auth.signing_algorithm {
+            SigningAlgorithm::Es256 => Algorithm::ES256,
+            SigningAlgorithm::EdDsa => Algorithm::EdDSA,
+            SigningAlgorithm::Rs256 => Algorithm::RS256,
+        },
+    }
+}
+
+fn control_path(file: &mut Section<'_>, base: &Path, diagnostics: &mut Diagnostics) -> PathBuf {
+    let node = file.optional("control");
+    let path = node
+        .and_then(|node| node.text("control", diagnostics))
+        .unwrap_or(DEFAULT_CONTROL_SOCKET);
+    base.join(path)
+}
+
+/// Revocation digests are keyed afresh in each process, so that nobody can aim for a collision.
+fn random_digest_key() -> DigestKey {
+    let mut key = [0; 16];
+    aws_lc_rs::rand::fill(&mut key).expect("the system's random source");
+    DigestKey(key)
+}
+
+/// The client for the service that runs with this configuration file. Only `control` is read: the
+/// rest of the file may be broken by an edit while the service runs on.
+pub fn control_client(path: &Path) -> Result<ControlClient, Failure> {
+    control_socket(path).map(|socket| ControlClient::new(&socket))
+}
+
+/// Where the control socket of this configuration is.
+pub fn control_socket(path: &Path) -> Result<PathBuf, Failure> {
+    let document = read(path)?.map_err(|diagnostics| Failure::No(diagnostics.to_string()))?;
+    let mut diagnostics = Diagnostics::default();
+    let mut file = document
+        .root()
+        .section("the configuration", &mut diagnostics)
+        .ok_or_else(|| Failure::No(format!("{} is not a configuration", path.display())))?;
+    Ok(control_path(&mut file, folder_of(path), &mut diagnostics))
+}
+
+/// Explains a request by the file alone, where no service runs.
+pub fn explain_from_file(path: &Path, question: &Value) -> Result<Value, Failure> {
+    let loaded = load_or_fail(path, Role::Whole)?;
+    let request = control::explain::request_of(question).map_err(Failure::Usage)?;
+    let explanation = durward_gateway::explain_offline(&loaded.policy, folder_of(path), &request)
+        .map_err(Failure::Usage)?;
+    let mut answer = serde_json::to_value(explanation).map_err(Failure::failed)?;
+    answer["note"] = "no service is running: by the file alone, with nothing taken to be revoked".into();
+    Ok(answer)
+}

@@ -1,0 +1,53 @@
+//! `POST /explain` on the control socket: the running gateway's own answer.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use durward_contract::UnixSeconds;
+use durward_gateway::{ExplainRequest, Gateway};
+use serde_json::{Value, json};
+
+/// The route.
+pub fn router(gateway: Arc<Gateway>) -> Router {
+    Router::new().route("/explain", post(explain)).with_state(gateway)
+}
+
+async fn explain(State(gateway): State<Arc<Gateway>>, Json(question): Json<Value>) -> Response {
+    let answer = request_of(&question).and_then(|request| gateway.explain(&request));
+    match answer {
+        Ok(explanation) => Json(explanation).into_response(),
+        Err(detail) => {
+            let problem = json!({ "title": "Bad Request", "status": 400, "detail": detail });
+            (StatusCode::BAD_REQUEST, Json(problem)).into_response()
+        }
+    }
+}
+
+/// The question as `durward explain` writes it.
+pub fn request_of(question: &Value) -> Result<ExplainRequest, String> {
+    let text = |name: &str| question[name].as_str().map(str::to_owned);
+    let headers = question["headers"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|header| {
+            let part = |index: usize| header[index].as_str().map(str::to_owned);
+            part(0)
+                .zip(part(1))
+                .ok_or_else(|| "a header must be [name, value]".to_owned())
+        });
+    Ok(ExplainRequest {
+        method: text("method").ok_or("`method` is missing")?,
+        url: text("url").ok_or("`url` is missing")?,
+        headers: headers.collect::<Result<_, _>>()?,
+        token: text("token"),
+        claims: question["claims"]
+            .as_object()
+            .map(|claims| Value::Object(claims.clone()).to_string()),
+        at: question["at"].as_i64().map(UnixSeconds),
+    })
+}

@@ -1,0 +1,268 @@
+//! You can always ask why.
+
+use serde_json::{Value, json};
+
+use crate::harness::{
+    Backend, FOREIGN, Finished, Key, OWN, Service, Setup, TestFolder, claims, durward, get, mint, now,
+};
+
+struct Stand {
+    service: Service,
+    key: Key,
+    _backend: Backend,
+}
+
+fn stand() -> Stand {
+    let backend = Backend::start();
+    let key = Key::es256("k1");
+    let service = Setup::gateway(FOREIGN)
+        .api(&backend)
+        .file("jwks.json", Key::set(&[&key]))
+        .start();
+    Stand {
+        service,
+        key,
+        _backend: backend,
+    }
+}
+
+fn explain(service: &Service, method: &str, path: &str, more: &[&str]) -> Finished {
+    let url = format!("http://{}{path}", service.edge);
+    service.command(&[&["explain", method, &url], more].concat())
+}
+
+fn explain_json(service: &Service, path: &str, more: &[&str]) -> Value {
+    let finished = explain(service, "GET", path, &[more, &["--json"]].concat());
+    let answer: Value =
+        serde_json::from_str(&finished.stdout).unwrap_or_else(|error| panic!("{error}: {finished:?}"));
+    assert_eq!(finished.code == 0, answer["permitted"] == true, "{finished:?}");
+    answer
+}
+
+#[test]
+fn a_permit_says_where_to_and_as_whom() {
+    let stand = stand();
+    let token = mint(&stand.key, &claims("alice"));
+    let finished = explain(&stand.service, "GET", "/users/alice/x", &["--token", &token]);
+    assert_eq!(finished.code, 0, "{finished:?}");
+    for said in ["upstream api", "x-user-id: alice", "/users/{id}/**", "(line "] {
+        assert!(
+            finished.stdout.to_lowercase().contains(&said.to_lowercase()),
+            "{said}: {}",
+            finished.stdout
+        );
+    }
+    let answer = explain_json(&stand.service, "/users/alice/x", &["--token", &token]);
+    assert_eq!(
+        (&answer["permitted"], &answer["upstream"]),
+        (&json!(true), &json!("api")),
+        "{answer}"
+    );
+    assert_eq!(answer["identity_headers"][0][1], "alice", "{answer}");
+    let steps = answer["steps"].as_array().unwrap();
+    for phase in ["route", "credential", "proof", "rules", "identity"] {
+        assert!(
+            steps.iter().any(|step| step["phase"] == phase),
+            "{phase}: {answer}"
+        );
+    }
+    assert!(
+        steps
+            .iter()
+            .any(|step| step["line"].as_u64().is_some_and(|line| line > 0)),
+        "{answer}"
+    );
+    assert_eq!(explain(&stand.service, "GET", "/public/x", &[]).code, 0);
+}
+
+#[test]
+fn every_refusal_has_the_reason_that_the_edge_gives() {
+    let stand = stand();
+    let alice = mint(&stand.key, &claims("alice"));
+    let mut expired = claims("alice");
+    expired["exp"] = (now() - 100).into();
+    expired["iat"] = (now() - 200).into();
+    let expired = mint(&stand.key, &expired);
+    let stranger = mint(&Key::es256("k1"), &claims("alice"));
+    let mut elsewhere = claims("alice");
+    elsewhere["aud"] = "other".into();
+    let elsewhere = mint(&stand.key, &elsewhere);
+    for (path, token, reason) in [
+        ("/nowhere", None, "no_route"),
+        ("/public/../admin/x", None, "ambiguous_path"),
+        ("/public/%00", None, "bad_target"),
+        ("/api/x", None, "no_credential"),
+        ("/api/x?access_token=a", None, "credential_in_query"),
+        ("/api/x", Some("null"), "token_malformed"),
+        ("/api/x", Some(expired.as_str()), "token_expired"),
+        ("/api/x", Some(&stranger), "bad_signature"),
+        ("/api/x", Some(&elsewhere), "wrong_audience"),
+        ("/admin/x", Some(&alice), "rule_refused"),
+        ("/users/bob/x", Some(&alice), "rule_refused"),
+        ("/api/read/x", Some(&alice), "insufficient_scope"),
+    ] {
+        let more: Vec<&str> = token.into_iter().flat_map(|token| ["--token", token]).collect();
+        let answer = explain_json(&stand.service, path, &more);
+        assert_eq!(answer["reason"], reason, "{path}: {answer}");
+        let ask = token.map_or_else(|| get(path), |token| get(path).bearer(token));
+        let edge = stand.service.ask(&ask);
+        assert_eq!(
+            (edge.reason().as_str(), json!(edge.status)),
+            (reason, answer["status"].clone()),
+            "{path}"
+        );
+        let human = explain(&stand.service, "GET", path, &more);
+        assert_eq!(human.code, 1, "{human:?}");
+        assert!(human.stdout.contains(reason), "{human:?}");
+        if let Some(token) = token.filter(|token| token.len() > 20) {
+            assert!(
+                !human.stdout.contains(token) && !human.stderr.contains(token),
+                "{human:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn headers_and_methods_count() {
+    let stand = stand();
+    let token = mint(&stand.key, &claims("alice"));
+    let bearer = format!("Authorization: Bearer {token}");
+    assert_eq!(
+        explain(&stand.service, "GET", "/api/x", &["--header", &bearer]).code,
+        0
+    );
+    let twice = explain_json(
+        &stand.service,
+        "/api/x",
+        &["--header", &bearer, "--token", &token],
+    );
+    assert_eq!(twice["reason"], "several_credentials");
+    let finished = explain(&stand.service, "TRACE", "/public/x", &[]);
+    assert_eq!(finished.code, 1, "{finished:?}");
+    for wrong in [
+        &["--header", "no colon"][..],
+        &["--at", "tomorrow"],
+        &["--claims", "[]"],
+        &["--claims", "{"],
+    ] {
+        assert_eq!(
+            explain(&stand.service, "GET", "/api/x", wrong).code,
+            2,
+            "{wrong:?}"
+        );
+    }
+}
+
+#[test]
+fn another_time_gives_another_answer() {
+    let stand = stand();
+    let token = mint(&stand.key, &claims("alice"));
+    let later = (now() + 400).to_string();
+    let answer = explain_json(&stand.service, "/api/x", &["--token", &token, "--at", &later]);
+    assert_eq!(answer["reason"], "token_expired");
+    let earlier = (now() - 400).to_string();
+    let answer = explain_json(&stand.service, "/api/x", &["--token", &token, "--at", &earlier]);
+    assert_eq!(answer["reason"], "token_not_yet_valid");
+    assert_eq!(
+        explain_json(&stand.service, "/api/x", &["--token", &token])["permitted"],
+        true
+    );
+}
+
+#[test]
+fn claims_can_be_assumed_without_a_service() {
+    let folder = TestFolder::new();
+    folder.write("jwks.json", Key::set(&[&Key::es256("k1")]));
+    let names = [
+        ("@edge", "127.0.0.1:1001"),
+        ("@admin", "127.0.0.1:1002"),
+        ("@api", "127.0.0.1:1003"),
+    ];
+    let text = names
+        .iter()
+        .fold(FOREIGN.to_owned(), |text, (from, to)| text.replace(from, to));
+    let file = folder.write("config.yaml", text);
+    let ask = |path: &str, claims: &str| {
+        let fixed = [
+            "explain",
+            "GET",
+            path,
+            "--claims",
+            claims,
+            "--config",
+            file.to_str().unwrap(),
+        ];
+        durward(&fixed, &folder)
+    };
+    for (path, claims, code, said) in [
+        ("/users/alice/x", r#"{"sub":"alice"}"#, 0, "alice"),
+        ("/users/bob/x", r#"{"sub":"alice"}"#, 1, "rule_refused"),
+        ("/admin/x", r#"{"sub":"alice","role":"admin"}"#, 0, "alice"),
+        ("/admin/x", r#"{"sub":"alice","role":"Admin"}"#, 1, "rule_refused"),
+        ("/admin/x", r#"{"sub":"alice"}"#, 1, "rule_refused"),
+        (
+            "/api/read/x",
+            r#"{"sub":"alice","scope":"write read"}"#,
+            0,
+            "alice",
+        ),
+        (
+            "/api/read/x",
+            r#"{"sub":"alice","scope":"readonly"}"#,
+            1,
+            "insufficient_scope",
+        ),
+        ("/api/x", r#"{"role":"admin"}"#, 1, "claim_missing"),
+        ("/nowhere", r#"{"sub":"alice"}"#, 1, "no_route"),
+    ] {
+        let finished = ask(path, claims);
+        assert_eq!(finished.code, code, "{path} {claims}: {finished:?}");
+        assert!(finished.stdout.contains(said), "{path} {claims}: {finished:?}");
+    }
+}
+
+#[test]
+fn a_banned_users_token_is_explained_as_revoked() {
+    let backend = Backend::start();
+    let service = Setup::up(OWN).api(&backend).start();
+    let alice = service.account("alice", &[]);
+    let answer = || explain_json(&service, "/api/x", &["--token", &alice.tokens.access]);
+    assert_eq!(answer()["permitted"], true);
+    service.told(&["ban", "alice"]);
+    let revoked = answer();
+    assert_eq!(
+        (&revoked["reason"], &revoked["status"]),
+        (&json!("revoked"), &json!(401)),
+        "{revoked}"
+    );
+    let assumed = format!(r#"{{"sub":"{}","epoch":0}}"#, alice.id);
+    assert_eq!(
+        explain_json(&service, "/api/x", &["--claims", &assumed])["reason"],
+        "revoked"
+    );
+    assert_eq!(
+        explain_json(&service, "/api/x", &["--claims", r#"{"sub":"u_other"}"#])["permitted"],
+        true
+    );
+    // An explanation is no request: the backend saw none.
+    assert!(backend.requests().is_empty());
+}
+
+#[test]
+fn a_token_is_inspected_without_being_believed() {
+    let stand = stand();
+    let token = mint(&stand.key, &claims("alice"));
+    let finished = durward(&["token", "inspect", &token, "--json"], &stand.service.folder);
+    assert_eq!(finished.code, 0, "{finished:?}");
+    let answer: Value = serde_json::from_str(&finished.stdout).unwrap();
+    assert_eq!(
+        (&answer["claims"]["sub"], &answer["header"]["kid"]),
+        (&json!("alice"), &json!("k1"))
+    );
+    assert_eq!(answer["verified"], false);
+    assert_eq!(
+        durward(&["token", "inspect", "nonsense"], &stand.service.folder).code,
+        1
+    );
+}

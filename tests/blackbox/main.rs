@@ -1,0 +1,19 @@
+//! Black-box tests of the real binary: what users, backends and operators see of it.
+
+mod attack_cases;
+mod ban;
+mod bodies;
+mod configuration;
+mod drain;
+mod explain;
+mod foreign_issuers;
+mod harness;
+mod identity;
+mod leaks;
+mod metrics;
+mod paths;
+mod real_backends;
+mod requests;
+mod session;
+mod streams;
+mod tokens;

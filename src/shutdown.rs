@@ -1,7 +1,12 @@
 //! SIGTERM and SIGINT, as one signal that everything listens to.
 
+use std::time::{Duration, Instant};
+
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+
+/// Signals so close together are one: a supervisor that signals both the process and its group.
+const SAME_SIGNAL: Duration = Duration::from_millis(500);
 
 /// Resolves in every clone once the process was asked to stop.
 #[derive(Clone, Debug)]
@@ -18,7 +23,10 @@ impl Shutdown {
             tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
             tracing::info!("stopping: draining open requests");
             let _ = trigger.send(true);
-            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            let first = Instant::now();
+            while first.elapsed() < SAME_SIGNAL {
+                tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            }
             tracing::warn!("stopping at once: a second signal");
             std::process::exit(130);
         });

@@ -69,15 +69,24 @@ fn ask(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure
 }
 
 /// `DURWARD_LOG` holds filter directives (`debug`, `durward_gateway=trace`); the default is `info`.
+/// Libraries are held to `info` whatever it says: below that, Pingora writes out whole requests,
+/// with the credentials that are in them.
 fn log_to_standard_error() {
     use std::io::IsTerminal;
-    use tracing_subscriber::EnvFilter;
+    use tracing::{Level, Metadata};
+    use tracing_subscriber::filter::{EnvFilter, filter_fn};
+    use tracing_subscriber::prelude::*;
 
-    let filter =
+    let asked =
         EnvFilter::try_from_env("DURWARD_LOG").unwrap_or_else(|_| EnvFilter::new("info,pingora=warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let held = |metadata: &Metadata<'_>| {
+        *metadata.level() <= Level::INFO || metadata.target().starts_with("durward")
+    };
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_ansi(std::io::stderr().is_terminal());
+    tracing_subscriber::registry()
+        .with(lines.with_filter(filter_fn(held)))
+        .with(asked)
         .init();
 }

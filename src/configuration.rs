@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use durward_auth::{AuthConfig, SigningAlgorithm};
 use durward_config::{Diagnostics, Document, Node, Section};
 use durward_gateway::{GatewayConfig, GatewaySections};
-use durward_policy::{Algorithm, DigestKey, OwnIssuer, Policy, PolicySections};
+use durward_policy::{Algorithm, DigestKey, OwnIssuer, Policy, PolicySections, canonical};
 use serde_json::Value;
 
 use crate::control::{self, client::ControlClient};
@@ -131,6 +131,9 @@ fn compile(document: &Document, base: &Path, role: Role, diagnostics: &mut Diagn
         (Role::Whole, Some(Some(auth))) => Some(own_issuer(auth)),
         _ => None,
     };
+    if let Some(gateway) = &gateway {
+        policy_sections.refuse_shadowed_identity(gateway, diagnostics);
+    }
     let policy = policy_sections.compile(root, upstreams, own_issuer, diagnostics);
 
     let auth = match auth {
@@ -166,6 +169,27 @@ impl<'a> PolicyNodes<'a> {
             strip: file.optional("strip"),
             routes: file.optional("routes"),
             revocations: file.optional("revocations"),
+        }
+    }
+
+    /// A fixed header is set after the identity: one of the same name would take its place.
+    fn refuse_shadowed_identity(&self, gateway: &GatewayConfig, diagnostics: &mut Diagnostics) {
+        let names = self
+            .identity_headers
+            .map(|node| node.entries("identity_headers", &mut Diagnostics::default()));
+        let identity: Vec<String> = names
+            .flatten()
+            .into_iter()
+            .flatten()
+            .map(|entry| canonical(&entry.key))
+            .collect();
+        for upstream in &gateway.upstreams {
+            for fixed in &upstream.headers {
+                if identity.contains(&canonical(fixed.name.as_str())) {
+                    let message = format!("the fixed header `{}` is an identity header", fixed.name);
+                    diagnostics.error(upstream.place, message, "give the fixed header another name");
+                }
+            }
         }
     }
 

@@ -247,19 +247,27 @@ impl Inner {
             .throttle
             .login(username.as_str(), client.address, self.clock.monotonic())
             .map_err(Problem::too_many_attempts)?;
-        let old_hash = users::password_by_id(&mut *self.store.read().await?, &user.id).await?;
-        if self
-            .passwords
-            .verify(Password::given(current)?, old_hash.clone())
-            .await?
-            == Verified::Wrong
-        {
-            return Err(Reason::InvalidCredentials.into());
+        let verified = self.verify_password_of(&user.id, current).await;
+        if !matches!(verified, Ok((_, Verified::Wrong))) {
+            self.throttle.succeeded(attempt);
         }
-        self.throttle.succeeded(attempt);
+        let (old_hash, Verified::Right | Verified::RightButWeak) = verified? else {
+            return Err(Reason::InvalidCredentials.into());
+        };
         let hash = self.passwords.hash(self.chosen_password(new, &username)?).await?;
         let service = Arc::clone(self);
         detached(async move { service.replace_password(user.id, old_hash, hash, client).await }).await
+    }
+
+    async fn verify_password_of(
+        &self,
+        user_id: &str,
+        given: &Secret,
+    ) -> Result<(Option<PasswordHash>, Verified), Problem> {
+        let given = Password::given(given)?;
+        let hash = users::password_by_id(&mut *self.store.read().await?, user_id).await?;
+        let verified = self.passwords.verify(given, hash.clone()).await?;
+        Ok((hash, verified))
     }
 
     async fn replace_password(

@@ -30,6 +30,11 @@ pub(crate) enum Action {
 }
 
 impl Actor {
+    /// What users do to their own sessions is not written down here: the sessions' rows tell it.
+    pub fn is_another_than(&self, user_id: &str) -> bool {
+        !matches!(self, Self::User(id) if id == user_id)
+    }
+
     fn name(&self) -> &str {
         match self {
             Self::User(id) => id,

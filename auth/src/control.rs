@@ -2,7 +2,7 @@
 //! operator: whoever may open the socket.
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use axum::routing::{delete, get, post, put};
 use http::StatusCode;
@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::accounts::{MAX_PAGE, NewUser, RoleChange, UserKey};
-use crate::api::{json, method_not_allowed, not_found, session_body, user_body};
+use crate::api::{Parameter, json, method_not_allowed, not_found, session_body, user_body};
 use crate::audit::Actor;
 use crate::json_body::{Json, OptionalJson};
 use crate::problem::Problem;
@@ -92,7 +92,7 @@ async fn list_users(State(service): State<AuthService>) -> Result<Response, Prob
 
 async fn change_roles(
     State(service): State<AuthService>,
-    Path(username): Path<String>,
+    Parameter(username): Parameter<String>,
     Json(form): Json<Roles>,
 ) -> Result<Response, Problem> {
     let change = RoleChange::Adjust {
@@ -108,7 +108,7 @@ async fn change_roles(
 
 async fn ban(
     State(service): State<AuthService>,
-    Path(username): Path<String>,
+    Parameter(username): Parameter<String>,
     OptionalJson(form): OptionalJson<Ban>,
 ) -> Result<Response, Problem> {
     let user = service
@@ -120,7 +120,7 @@ async fn ban(
 
 async fn unban(
     State(service): State<AuthService>,
-    Path(username): Path<String>,
+    Parameter(username): Parameter<String>,
 ) -> Result<Response, Problem> {
     let user = service
         .inner
@@ -131,7 +131,7 @@ async fn unban(
 
 async fn list_sessions(
     State(service): State<AuthService>,
-    Path(username): Path<String>,
+    Parameter(username): Parameter<String>,
 ) -> Result<Response, Problem> {
     let sessions = service.inner.sessions_of(&UserKey::Name(username)).await?;
     let bodies: Vec<Value> = sessions.iter().map(session_body).collect();
@@ -140,7 +140,7 @@ async fn list_sessions(
 
 async fn end_sessions(
     State(service): State<AuthService>,
-    Path(username): Path<String>,
+    Parameter(username): Parameter<String>,
 ) -> Result<Response, Problem> {
     let key = UserKey::Name(username);
     let ended = service
@@ -152,7 +152,7 @@ async fn end_sessions(
 
 async fn end_session(
     State(service): State<AuthService>,
-    Path((username, id)): Path<(String, String)>,
+    Parameter((username, id)): Parameter<(String, String)>,
 ) -> Result<Response, Problem> {
     let key = UserKey::Name(username);
     service

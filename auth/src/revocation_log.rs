@@ -38,7 +38,7 @@ impl RevocationLog {
     /// Hands the followers all that still matters. To be called once, before anything else.
     pub async fn load(&self, store: &Store, now: UnixSeconds) -> Result<Sequence, StoreError> {
         let mut applied = self.applied.lock().await;
-        let mut read = store.snapshot().await?;
+        let mut read = store.log_snapshot().await?;
         let head = revocations::head(&mut read).await?;
         let entries = revocations::standing(&mut read, now).await?;
         drop(read);
@@ -98,7 +98,7 @@ impl RevocationLog {
     }
 
     async fn catch_up(&self, store: &Store, applied: &mut Sequence) -> Result<Sequence, StoreError> {
-        let mut read = store.snapshot().await?;
+        let mut read = store.log_snapshot().await?;
         let head = revocations::head(&mut read).await?;
         if head > *applied {
             let missing = revocations::after(&mut read, *applied).await?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use durward_contract::Follower;
+use durward_contract::{Follower, UnixSeconds};
 use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -96,6 +96,7 @@ pub(crate) struct Inner {
     pub successors: Successors,
     pub clock: Arc<dyn Clock>,
     pub metrics: Metrics,
+    started: Started,
     jwks: watch::Sender<Arc<Vec<u8>>>,
 }
 
@@ -150,6 +151,7 @@ impl AuthService {
             successors: Successors::new(&keys.refresh_key()?),
             jwks: watch::Sender::new(tokens.jwks()),
             throttle: Throttle::default(),
+            started: Started::at(&*environment.clock),
             clock: environment.clock,
             config,
             store,
@@ -239,13 +241,38 @@ impl Inner {
     async fn purge(&self) -> Result<(), Problem> {
         for _ in 0..PURGE_BATCHES {
             let mut write = self.store.write().await?;
-            let more = store::purge::batch(write.connection(), self.clock.now()).await?;
+            let now = self.started.earliest_now(&*self.clock);
+            let more = store::purge::batch(write.connection(), now).await?;
             write.commit_without_entries().await?;
             if !more {
                 break;
             }
         }
         Ok(())
+    }
+}
+
+/// When the service started, by both clocks.
+#[derive(Clone, Copy, Debug)]
+struct Started {
+    wall: UnixSeconds,
+    monotonic: Duration,
+}
+
+impl Started {
+    fn at(clock: &dyn Clock) -> Self {
+        Self {
+            wall: clock.now(),
+            monotonic: clock.monotonic(),
+        }
+    }
+
+    /// The earlier of what the wall clock says and what has really passed since the start. A wall
+    /// clock that is set forward by mistake, and back again, has then deleted nothing that still
+    /// refuses somebody.
+    fn earliest_now(self, clock: &dyn Clock) -> UnixSeconds {
+        let elapsed = clock.monotonic().saturating_sub(self.monotonic);
+        clock.now().min(self.wall.plus(elapsed))
     }
 }
 

@@ -78,8 +78,12 @@ impl Inner {
                 .unwrap_or_else(|| Reason::InvalidCredentials.into()));
         };
         self.throttle.succeeded(attempt);
+        self.throttle
+            .session(account, self.clock.monotonic())
+            .map_err(Problem::too_many_attempts)?;
         let better = match verified {
-            Ok(Verified::RightButWeak) => Some(self.passwords.hash(password).await?),
+            // Where there is no room for it, the next login does it.
+            Ok(Verified::RightButWeak) => self.passwords.hash(password).await.ok(),
             _ => None,
         };
         let service = Arc::clone(self);
@@ -371,7 +375,9 @@ impl Inner {
                 return Ok(());
             }
             service.end_in(&mut write, &session, why, now).await?;
-            audit::record(&mut write, now, &actor, Action::SessionEnded, &user.id, &id).await?;
+            if actor.is_another_than(&user.id) {
+                audit::record(&mut write, now, &actor, Action::SessionEnded, &user.id, &id).await?;
+            }
             Ok(service.log.commit(&service.store, write).await?)
         })
         .await
@@ -391,7 +397,9 @@ impl Inner {
             let user = key.find(write.connection()).await?;
             service.bar_older_tokens(&mut write, &user.id, now).await?;
             let ended = sessions::end_all(write.connection(), &user.id, why, now).await?;
-            audit::record(&mut write, now, &actor, Action::AllSessionsEnded, &user.id, why).await?;
+            if actor.is_another_than(&user.id) {
+                audit::record(&mut write, now, &actor, Action::AllSessionsEnded, &user.id, why).await?;
+            }
             service.log.commit(&service.store, write).await?;
             Ok(ended)
         })

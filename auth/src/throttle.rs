@@ -35,6 +35,7 @@ const ACCOUNT: Limit = limit(100, Duration::from_secs(36));
 const EVERYBODY: Limit = limit(1000, Duration::from_millis(100));
 const REGISTRATION_ADDRESS: Limit = limit(20, Duration::from_secs(60));
 const REGISTRATION_EVERYBODY: Limit = limit(500, Duration::from_secs(2));
+const SESSION: Limit = limit(300, Duration::from_secs(5));
 const REFRESH: Limit = limit(120, Duration::from_secs(1));
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -45,6 +46,7 @@ enum Key {
     Everybody,
     RegistrationAddress(IpAddr),
     RegistrationEverybody,
+    Session(String),
     Refresh(String),
     Overflow,
 }
@@ -106,6 +108,11 @@ impl Throttle {
             (Key::RegistrationEverybody, REGISTRATION_EVERYBODY),
         ];
         self.take_all(keys, now)
+    }
+
+    /// Takes the opening of a session by who knows the password: each leaves rows.
+    pub fn session(&self, account: &str, now: Duration) -> Result<(), Duration> {
+        self.take_all([(Key::Session(account.to_owned()), SESSION)], now)
     }
 
     /// Takes a refresh of a session.

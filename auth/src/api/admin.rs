@@ -1,13 +1,13 @@
 //! `/auth/admin/…`: for users with the role `admin`.
 
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::response::Response;
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{json, session_body, user_body};
+use super::{Parameter, json, session_body, user_body};
 use crate::accounts::{RoleChange, UserKey};
 use crate::bearer::Admin;
 use crate::json_body::{Json, OptionalJson};
@@ -59,7 +59,7 @@ pub(super) async fn users(
 pub(super) async fn ban(
     State(service): State<AuthService>,
     Admin(caller): Admin,
-    Path(id): Path<String>,
+    Parameter(id): Parameter<String>,
     OptionalJson(form): OptionalJson<Ban>,
 ) -> Result<Response, Problem> {
     let user = service
@@ -72,7 +72,7 @@ pub(super) async fn ban(
 pub(super) async fn unban(
     State(service): State<AuthService>,
     Admin(caller): Admin,
-    Path(id): Path<String>,
+    Parameter(id): Parameter<String>,
 ) -> Result<Response, Problem> {
     let user = service.inner.unban(caller.actor(), UserKey::Id(id)).await?;
     Ok(json(StatusCode::OK, &user_body(&user)))
@@ -82,7 +82,7 @@ pub(super) async fn unban(
 pub(super) async fn roles(
     State(service): State<AuthService>,
     Admin(caller): Admin,
-    Path(id): Path<String>,
+    Parameter(id): Parameter<String>,
     Json(form): Json<Roles>,
 ) -> Result<Response, Problem> {
     let user = service
@@ -95,7 +95,7 @@ pub(super) async fn roles(
 pub(super) async fn sessions(
     State(service): State<AuthService>,
     _: Admin,
-    Path(id): Path<String>,
+    Parameter(id): Parameter<String>,
 ) -> Result<Response, Problem> {
     let sessions = service.inner.sessions_of(&UserKey::Id(id)).await?;
     let bodies: Vec<Value> = sessions.iter().map(session_body).collect();
@@ -105,7 +105,7 @@ pub(super) async fn sessions(
 pub(super) async fn end_sessions(
     State(service): State<AuthService>,
     Admin(caller): Admin,
-    Path(id): Path<String>,
+    Parameter(id): Parameter<String>,
 ) -> Result<Response, Problem> {
     let ended = service
         .inner

@@ -5,11 +5,13 @@ mod account;
 mod admin;
 mod login;
 mod logout;
+mod path;
 mod refresh;
 mod register;
 mod reply;
 mod sessions;
 
+pub(crate) use path::Parameter;
 pub(crate) use reply::{json, session_body, tokens, user_body};
 
 use axum::Router;

@@ -1,11 +1,11 @@
 //! `GET /auth/sessions` and `DELETE /auth/sessions/{id}`: a user's own sessions.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{json, session_body};
+use super::{Parameter, json, session_body};
 use crate::accounts::UserKey;
 use crate::bearer::Caller;
 use crate::problem::Problem;
@@ -29,7 +29,7 @@ pub(super) async fn list(State(service): State<AuthService>, caller: Caller) -> 
 pub(super) async fn end(
     State(service): State<AuthService>,
     caller: Caller,
-    Path(id): Path<String>,
+    Parameter(id): Parameter<String>,
 ) -> Result<StatusCode, Problem> {
     let (actor, key) = (caller.actor(), UserKey::Id(caller.user.id));
     service

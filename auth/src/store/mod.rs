@@ -54,6 +54,8 @@ pub(crate) enum StoreError {
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     readers: SqlitePool,
+    /// For the revocation log alone: no number of other readers keeps attestations waiting.
+    log_reader: SqlitePool,
     writer: SqlitePool,
     waiting: Arc<Semaphore>,
 }
@@ -88,11 +90,12 @@ impl Store {
         };
         let writer = pool(1).connect_with(options.clone()).await?;
         MIGRATIONS.run(&writer).await?;
-        let readers = pool(READERS)
-            .connect_with(options.pragma("query_only", "ON"))
-            .await?;
+        let reading = options.pragma("query_only", "ON");
+        let readers = pool(READERS).connect_with(reading.clone()).await?;
+        let log_reader = pool(1).connect_with(reading).await?;
         Ok(Self {
             readers,
+            log_reader,
             writer,
             waiting: Arc::new(Semaphore::new(MAX_WAITING_WRITES)),
         })
@@ -106,6 +109,11 @@ impl Store {
     /// A transaction whose reads all see the same state.
     pub async fn snapshot(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
         Ok(self.readers.begin().await?)
+    }
+
+    /// The same, on the revocation log's own connection.
+    pub async fn log_snapshot(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        Ok(self.log_reader.begin().await?)
     }
 
     /// A transaction that writes. It holds the write lock from its first statement on, so what it
@@ -125,6 +133,7 @@ impl Store {
     /// Closes all connections; the last one writes the WAL back into the database.
     pub async fn close(&self) {
         self.readers.close().await;
+        self.log_reader.close().await;
         self.writer.close().await;
     }
 }
@@ -171,5 +180,34 @@ fn private_file(path: &Path) -> io::Result<()> {
     {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Store;
+    use crate::random;
+
+    #[tokio::test]
+    async fn commits_reach_the_disk_and_readers_cannot_write() {
+        let folder = std::env::temp_dir().join(format!("durward-store-{}", random::token_id()));
+        let store = Store::open(&folder.join("auth.db")).await.unwrap();
+        let mut write = store.write().await.unwrap();
+        for (pragma, wanted) in [("PRAGMA synchronous", 2), ("PRAGMA foreign_keys", 1)] {
+            let value: i64 = sqlx::query_scalar(pragma)
+                .fetch_one(write.connection())
+                .await
+                .unwrap();
+            assert_eq!(value, wanted, "{pragma}");
+        }
+        drop(write);
+        let mut read = store.read().await.unwrap();
+        let refused = sqlx::query("UPDATE users SET epoch = 0")
+            .execute(&mut *read)
+            .await;
+        assert!(refused.is_err());
+        drop(read);
+        store.close().await;
+        std::fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -133,6 +133,10 @@ async fn the_operator_does_by_name_what_admins_do_by_id() {
         let (status, problem) = control.call(Method::PUT, path, json!({})).await;
         assert_eq!((status, &problem["reason"]), (404, &json!("no_such_user")));
     }
+    let (status, problem) = control
+        .call(Method::GET, "/users/%ff/sessions", Value::Null)
+        .await;
+    assert_eq!((status, &problem["reason"]), (404, &json!("not_found")));
     let actors = house.query("SELECT DISTINCT actor FROM audit").await;
     assert_eq!(actors, ["local operator"]);
 }

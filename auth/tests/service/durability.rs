@@ -73,7 +73,7 @@ async fn entries_of_another_process_are_applied_in_their_place() {
 }
 
 #[tokio::test]
-async fn the_database_is_in_wal_mode_and_syncs_every_commit() {
+async fn the_database_is_in_wal_mode() {
     let house = House::new().await;
     assert_eq!(
         house.query("SELECT journal_mode FROM pragma_journal_mode").await,

@@ -52,6 +52,10 @@ async fn after_the_grace_window_a_replay_kills_the_family_and_its_access_tokens(
         .try_refresh(&second.refresh)
         .await
         .refused(400, "session_ended");
+    house
+        .try_refresh(&first.refresh)
+        .await
+        .refused(400, "session_ended");
     house.me(&second.access).await.refused(401, "revoked");
     let session = claims(&second.access)["sid"].as_str().unwrap().to_owned();
     let entries = house.recorder.entries();

@@ -220,7 +220,7 @@ async fn a_clock_that_was_set_back_does_not_shorten_an_entry() {
     house.clock.advance(1800);
     let admin_later = house.refresh(&admin.refresh).await;
     let tokens = house.login("mallory").await;
-    house.clock.advance(-1790);
+    house.clock.jump(-1790);
     let _ = admin_later;
     house
         .put(&format!("/auth/admin/users/{id}/ban"))
@@ -247,4 +247,22 @@ async fn without_sql_nothing_is_attested_and_nothing_is_acknowledged() {
     refused.refused(503, "store_unavailable");
     assert_eq!(refused.body["error"], "temporarily_unavailable");
     assert_eq!(refused.headers["retry-after"], "1");
+}
+
+#[tokio::test]
+async fn a_wall_clock_that_jumps_ahead_and_back_deletes_nothing_that_matters() {
+    let house = House::new().await;
+    house.user("alice", &[]).await;
+    let tokens = house.login("alice").await;
+    house
+        .post("/auth/logout-all")
+        .bearer(&tokens.access)
+        .send()
+        .await
+        .ok();
+    house.clock.jump(10 * 365 * 24 * 3600);
+    house.service.purge().await.unwrap();
+    house.clock.jump(-10 * 365 * 24 * 3600);
+    assert_eq!(house.query("SELECT COUNT(*) || '' FROM revocations").await, ["1"]);
+    assert_eq!(house.query("SELECT COUNT(*) || '' FROM sessions").await, ["1"]);
 }

@@ -137,6 +137,12 @@ async fn a_user_sees_and_ends_own_sessions_and_nobody_elses() {
         .send()
         .await
         .refused(404, "no_such_session");
+    house
+        .delete("/auth/sessions/%ff")
+        .bearer(&one.access)
+        .send()
+        .await
+        .refused(404, "not_found");
     house.me(&bob.access).await.ok();
     assert_eq!(
         house.delete(&path(&two)).bearer(&one.access).send().await.status,

@@ -57,21 +57,38 @@ impl Drop for Folder {
 
 /// A clock that stands still until it is moved.
 #[derive(Debug)]
-pub struct ManualClock(AtomicI64);
+pub struct ManualClock {
+    wall: AtomicI64,
+    monotonic: AtomicI64,
+}
 
 impl ManualClock {
+    fn new() -> Self {
+        Self {
+            wall: AtomicI64::new(1_800_000_000),
+            monotonic: AtomicI64::new(1_000_000),
+        }
+    }
+
+    /// Time passes.
     pub fn advance(&self, seconds: i64) {
-        self.0.fetch_add(seconds, Ordering::SeqCst);
+        self.wall.fetch_add(seconds, Ordering::SeqCst);
+        self.monotonic.fetch_add(seconds, Ordering::SeqCst);
+    }
+
+    /// The wall clock is set.
+    pub fn jump(&self, seconds: i64) {
+        self.wall.fetch_add(seconds, Ordering::SeqCst);
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> UnixSeconds {
-        UnixSeconds(self.0.load(Ordering::SeqCst))
+        UnixSeconds(self.wall.load(Ordering::SeqCst))
     }
 
     fn monotonic(&self) -> Duration {
-        Duration::from_secs(self.0.load(Ordering::SeqCst).unsigned_abs())
+        Duration::from_secs(self.monotonic.load(Ordering::SeqCst).unsigned_abs())
     }
 }
 
@@ -123,7 +140,7 @@ impl Default for Plan {
     fn default() -> Self {
         Self {
             folder: Arc::new(Folder::new()),
-            clock: Arc::new(ManualClock(AtomicI64::new(1_800_000_000))),
+            clock: Arc::new(ManualClock::new()),
             extra: String::new(),
             cost: CHEAP,
             parallelism: 4,

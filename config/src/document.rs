@@ -119,12 +119,21 @@ fn parse_root(text: &str) -> Result<Node, Diagnostic> {
             "split the configuration or shorten it",
         ));
     }
-    serde_saphyr::from_str::<Node>(text).map_err(|error| {
+    serde_saphyr::from_str_with_options::<Node>(text, core_schema()).map_err(|error| {
         let place = error.location().map(place_of).unwrap_or_default();
         let message = error.without_snippet().to_string();
         let message = message.lines().next().unwrap_or("not YAML").to_owned();
         Diagnostic::error(place, message, "mend the YAML syntax at this place")
     })
+}
+
+/// YAML 1.2's core schema: `on`, `off`, `yes` and `no` are text, and so are `010` and `1_000`.
+fn core_schema() -> serde_saphyr::Options {
+    serde_saphyr::options! {
+        strict_booleans: true,
+        leading_zero_numbers_as_strings: true,
+        underscored_numbers_as_strings: true,
+    }
 }
 
 fn place_of(location: serde_saphyr::Location) -> Place {
@@ -236,13 +245,23 @@ mod tests {
 
     #[test]
     fn nodes_remember_their_place() {
-        let document = Document::parse("c.yaml", "listen: 127.0.0.1:8080\nroutes:\n  - { path: /a, n: 3 }\n").unwrap();
-        let Value::Map(entries) = &document.root().value else { panic!("a mapping") };
+        let document = Document::parse(
+            "c.yaml",
+            "listen: 127.0.0.1:8080\nroutes:\n  - { path: /a, n: 3 }\n",
+        )
+        .unwrap();
+        let Value::Map(entries) = &document.root().value else {
+            panic!("a mapping")
+        };
         assert_eq!(entries[0].key, "listen");
         assert_eq!(entries[0].node.value, Value::Text("127.0.0.1:8080".into()));
         assert_eq!(entries[0].node.place, Place { line: 1, column: 9 });
-        let Value::List(items) = &entries[1].node.value else { panic!("a list") };
-        let Value::Map(route) = &items[0].value else { panic!("a mapping") };
+        let Value::List(items) = &entries[1].node.value else {
+            panic!("a list")
+        };
+        let Value::Map(route) = &items[0].value else {
+            panic!("a mapping")
+        };
         assert_eq!(route[1].key, "n");
         assert_eq!(route[1].place, Place { line: 3, column: 17 });
         assert_eq!(route[1].node.value, Value::Integer(3));
@@ -252,6 +271,22 @@ mod tests {
     fn duplicate_keys_are_an_error_with_a_place() {
         let errors = Document::parse("c.yaml", "a: 1\na: 2\n").unwrap_err();
         assert!(errors.to_string().contains("c.yaml:2:1"), "{errors}");
+    }
+
+    #[test]
+    fn words_of_yaml_1_1_are_text() {
+        for word in ["on", "off", "yes", "no", "y", "010", "1_000", "127.0.0.1:8080"] {
+            let document = Document::parse("c.yaml", word).unwrap();
+            assert_eq!(document.root().value, Value::Text(word.to_owned()), "{word}");
+        }
+        assert_eq!(
+            Document::parse("c.yaml", "true").unwrap().root().value,
+            Value::Bool(true)
+        );
+        assert_eq!(
+            Document::parse("c.yaml", "10").unwrap().root().value,
+            Value::Integer(10)
+        );
     }
 
     #[test]

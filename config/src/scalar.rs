@@ -21,7 +21,12 @@ impl Node {
     pub fn text(&self, what: &str, diagnostics: &mut Diagnostics) -> Option<&str> {
         match &self.value {
             Value::Text(text) if !text.is_empty() => Some(text),
-            _ => self.mismatch(what, "text", "put it in quotes if it looks like a number", diagnostics),
+            _ => self.mismatch(
+                what,
+                "text",
+                "put it in quotes if it looks like a number",
+                diagnostics,
+            ),
         }
     }
 
@@ -101,7 +106,12 @@ impl Node {
     }
 
     /// One of a closed set of words.
-    pub fn one_of<'w>(&self, what: &str, words: &[&'w str], diagnostics: &mut Diagnostics) -> Option<&'w str> {
+    pub fn one_of<'w>(
+        &self,
+        what: &str,
+        words: &[&'w str],
+        diagnostics: &mut Diagnostics,
+    ) -> Option<&'w str> {
         let text = self.text(what, diagnostics)?;
         if let Some(word) = words.iter().find(|word| **word == text) {
             return Some(word);
@@ -171,7 +181,13 @@ impl Node {
         }
     }
 
-    fn mismatch<T>(&self, what: &str, wanted: &str, advice: &str, diagnostics: &mut Diagnostics) -> Option<T> {
+    fn mismatch<T>(
+        &self,
+        what: &str,
+        wanted: &str,
+        advice: &str,
+        diagnostics: &mut Diagnostics,
+    ) -> Option<T> {
         let message = format!("{what} must be {wanted}, and this is {}", self.value.kind());
         let message = match &self.value {
             Value::Text(text) => format!("{what} must be {wanted}, and this is `{text}`"),
@@ -226,7 +242,16 @@ mod tests {
         assert_eq!(parse_duration("250ms"), Some(Duration::from_millis(250)));
         assert_eq!(parse_duration("1h30m"), Some(Duration::from_secs(5400)));
         assert_eq!(parse_duration("30d"), Some(Duration::from_secs(30 * 86400)));
-        for bad in ["", "5", "s", "5 s", "-1s", "5x", "99999999999999999999d", "9999999999999999d"] {
+        for bad in [
+            "",
+            "5",
+            "s",
+            "5 s",
+            "-1s",
+            "5x",
+            "99999999999999999999d",
+            "9999999999999999d",
+        ] {
             assert_eq!(parse_duration(bad), None, "{bad}");
         }
     }

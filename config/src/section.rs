@@ -45,11 +45,19 @@ impl<'a> Section<'a> {
     /// The value of a key, if the file has it. The key counts as known from here on.
     pub fn optional(&mut self, key: &'static str) -> Option<&'a Node> {
         self.known.push(key);
-        self.entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node)
+        self.entries
+            .iter()
+            .find(|entry| entry.key == key)
+            .map(|entry| &entry.node)
     }
 
     /// The value of a key that must be there; its absence is reported with `advice`.
-    pub fn required(&mut self, key: &'static str, advice: &str, diagnostics: &mut Diagnostics) -> Option<&'a Node> {
+    pub fn required(
+        &mut self,
+        key: &'static str,
+        advice: &str,
+        diagnostics: &mut Diagnostics,
+    ) -> Option<&'a Node> {
         let node = self.optional(key);
         if node.is_none() {
             diagnostics.error(self.place, format!("`{key}` is missing"), advice);
@@ -61,7 +69,11 @@ impl<'a> Section<'a> {
     pub fn not_built(&mut self, key: &'static str, diagnostics: &mut Diagnostics) {
         self.known.push(key);
         if let Some(entry) = self.entries.iter().find(|entry| entry.key == key) {
-            diagnostics.error(entry.place, format!("`{key}` is not supported by this version"), "remove it");
+            diagnostics.error(
+                entry.place,
+                format!("`{key}` is not supported by this version"),
+                "remove it",
+            );
         }
     }
 
@@ -94,8 +106,19 @@ mod tests {
         section.not_built("tls", &mut diagnostics);
         section.finish(&mut diagnostics);
         let text = diagnostics.located_in(&document).to_string();
-        assert!(text.contains("c.yaml:2:1: error: unknown key `admn`\n  2 | admn: b\n    | ^\n    = did you mean `admin`?"), "{text}");
-        assert!(text.contains("c.yaml:3:1: error: unknown key `whatever`"), "{text}");
-        assert!(text.contains("c.yaml:4:1: error: `tls` is not supported"), "{text}");
+        assert!(
+            text.contains(
+                "c.yaml:2:1: error: unknown key `admn`\n  2 | admn: b\n    | ^\n    = did you mean `admin`?"
+            ),
+            "{text}"
+        );
+        assert!(
+            text.contains("c.yaml:3:1: error: unknown key `whatever`"),
+            "{text}"
+        );
+        assert!(
+            text.contains("c.yaml:4:1: error: `tls` is not supported"),
+            "{text}"
+        );
     }
 }

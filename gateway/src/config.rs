@@ -237,10 +237,6 @@ fn compile_access_log(node: Option<&Node>, base: &Path, diagnostics: &mut Diagno
     let Some(node) = node else {
         return AccessLogTarget::default();
     };
-    // YAML 1.1 reads `off` as a boolean, YAML 1.2 as text.
-    if node.value == Value::Bool(false) {
-        return AccessLogTarget::Off;
-    }
     if !matches!(node.value, Value::Map(_)) {
         return match node.one_of("access_log", &["stdout", "off"], diagnostics) {
             Some("off") => AccessLogTarget::Off,
@@ -326,7 +322,7 @@ mod tests {
 
     #[test]
     fn the_access_log_can_be_off() {
-        for off in ["off", "'off'", "false"] {
+        for off in ["off", "'off'"] {
             let (config, text) = compile(&format!(
                 "listen: 127.0.0.1:1\naccess_log: {off}\nupstreams: {{ a: {{ servers: 127.0.0.1:3 }} }}\n"
             ));

@@ -27,7 +27,10 @@ impl<'r> Host<'r> {
             Some(rest) => Cow::Owned(ipv6(rest)?),
             None => canonical_name(host.as_bytes())?,
         };
-        Ok(Self { name, port: port.map(parse_port).transpose()? })
+        Ok(Self {
+            name,
+            port: port.map(parse_port).transpose()?,
+        })
     }
 
     /// The host in canonical spelling.
@@ -70,7 +73,10 @@ fn parse_port(port: &str) -> Result<u16, &'static str> {
     if port.is_empty() || port.len() > 5 || !port.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err("the port is malformed");
     }
-    port.parse().ok().filter(|port| *port > 0).ok_or("the port is out of range")
+    port.parse()
+        .ok()
+        .filter(|port| *port > 0)
+        .ok_or("the port is out of range")
 }
 
 fn ipv6(rest: &str) -> Result<String, &'static str> {
@@ -100,7 +106,11 @@ pub(crate) fn canonical_name(host: &[u8]) -> Result<Cow<'_, str>, &'static str> 
     if before == b'.' {
         return Err("the host is malformed");
     }
-    Ok(if upper_case { Cow::Owned(host.to_ascii_lowercase()) } else { Cow::Borrowed(host) })
+    Ok(if upper_case {
+        Cow::Owned(host.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(host)
+    })
 }
 
 #[cfg(test)]
@@ -126,8 +136,43 @@ mod tests {
     fn what_is_no_host_is_refused() {
         let long = "a".repeat(MAX_HOST_BYTES + 1);
         for text in [
-            "", ".", "..", "a..b", ".a", "a..", "a..:80", "a b", "a,b", "a, b", "a/b", "u@a", "a:", "a:x", "a:65536", "a:-1", "a:1:2",
-            "[]", "[::1%25eth0]", "[v1.a]", "*.a", "a\u{b}", "a\0", "a:0", "http://a", "a;b", "[::1", "[::1]x", "[::g]", "::1", "a%41", "a?b", "a#b", "a\\b", "ä", "a\t", &long,
+            "",
+            ".",
+            "..",
+            "a..b",
+            ".a",
+            "a..",
+            "a..:80",
+            "a b",
+            "a,b",
+            "a, b",
+            "a/b",
+            "u@a",
+            "a:",
+            "a:x",
+            "a:65536",
+            "a:-1",
+            "a:1:2",
+            "[]",
+            "[::1%25eth0]",
+            "[v1.a]",
+            "*.a",
+            "a\u{b}",
+            "a\0",
+            "a:0",
+            "http://a",
+            "a;b",
+            "[::1",
+            "[::1]x",
+            "[::g]",
+            "::1",
+            "a%41",
+            "a?b",
+            "a#b",
+            "a\\b",
+            "ä",
+            "a\t",
+            &long,
         ] {
             assert!(Host::parse(text.as_bytes()).is_err(), "{text}");
         }

@@ -87,6 +87,10 @@ const SPECIAL: u8 = 4;
 const UPPER: u8 = 8;
 const SLASH: u8 = 16;
 const DOT: u8 = 32;
+/// A query or a fragment begins here, where it comes out of an escape.
+const CUT: u8 = 64;
+/// Overlong UTF-8 may begin here.
+const OVERLONG: u8 = 128;
 
 /// What each byte means to a path.
 const CLASS: [u8; 256] = {
@@ -95,7 +99,10 @@ const CLASS: [u8; 256] = {
     while byte < 256 {
         #[expect(clippy::cast_possible_truncation, reason = "the loop ends at 255")]
         let class = match byte as u8 {
-            0..=b' ' | b'#' | 0x7f..=0xff => FORBIDDEN,
+            b'#' => FORBIDDEN | CUT,
+            b'?' => CUT,
+            0xc0 | 0xc1 | 0xe0 => FORBIDDEN | OVERLONG,
+            0..=b' ' | 0x7f..=0xff => FORBIDDEN,
             b'%' => ESCAPE,
             b';' | b'\\' => SPECIAL,
             b'A'..=b'Z' => UPPER,

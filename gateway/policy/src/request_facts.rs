@@ -108,7 +108,10 @@ impl<'r> RequestFacts<'r> {
 fn check_version(version: Version) -> Result<(), Rejection> {
     match version {
         Version::HTTP_10 | Version::HTTP_11 | Version::HTTP_2 => Ok(()),
-        _ => Err(Rejection::new(Reason::BadVersion, "not HTTP/1.0, HTTP/1.1 or HTTP/2")),
+        _ => Err(Rejection::new(
+            Reason::BadVersion,
+            "not HTTP/1.0, HTTP/1.1 or HTTP/2",
+        )),
     }
 }
 
@@ -122,10 +125,19 @@ mod tests {
     fn judge(method: &str, target: &[u8], hosts: &[&'static str]) -> Result<Vec<u8>, Reason> {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
         let mut headers = HeaderMap::new();
-        hosts.iter().for_each(|host| drop(headers.append(HOST, HeaderValue::from_static(host))));
-        let raw =
-            RawRequest { method: &method, target, authority: None, version: Version::HTTP_11, headers: &headers };
-        RequestFacts::judge(raw).map(|facts| facts.forward_target().to_vec()).map_err(|rejection| rejection.reason)
+        for host in hosts {
+            headers.append(HOST, HeaderValue::from_static(host));
+        }
+        let raw = RawRequest {
+            method: &method,
+            target,
+            authority: None,
+            version: Version::HTTP_11,
+            headers: &headers,
+        };
+        RequestFacts::judge(raw)
+            .map(|facts| facts.forward_target().to_vec())
+            .map_err(|rejection| rejection.reason)
     }
 
     #[test]
@@ -157,7 +169,12 @@ mod tests {
             (&long, Err(UriTooLong)),
         ] {
             let expected = expected.map(|text| text.as_bytes().to_vec());
-            assert_eq!(judge("GET", target, &["gw.test"]), expected, "{}", String::from_utf8_lossy(target));
+            assert_eq!(
+                judge("GET", target, &["gw.test"]),
+                expected,
+                "{}",
+                String::from_utf8_lossy(target)
+            );
         }
     }
 
@@ -182,7 +199,10 @@ mod tests {
             headers: &headers,
         };
         assert_eq!(RequestFacts::judge(request("B.test")).unwrap().host(), "b.test");
-        assert_eq!(RequestFacts::judge(request("a.test")).unwrap_err().reason, Reason::BadHost);
+        assert_eq!(
+            RequestFacts::judge(request("a.test")).unwrap_err().reason,
+            Reason::BadHost
+        );
     }
 
     #[test]

@@ -11,12 +11,12 @@ use crate::{AcceptedIssuers, Requirement};
 mod compile;
 mod pattern;
 
-pub use pattern::{MAX_PARAMS, MAX_PATTERN_BYTES, MAX_PATTERN_SEGMENTS};
-pub use compile::{MAX_ROUTES, RouteContext};
 pub(crate) use compile::routes;
+pub use compile::{MAX_ROUTES, RouteContext};
 pub(crate) use pattern::{HostPattern, PathPattern, Segment};
+pub use pattern::{MAX_PARAMS, MAX_PATTERN_BYTES, MAX_PATTERN_SEGMENTS};
 
-/// A route's index, in the order of the file.
+/// A route's index in the table, in the order of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RouteId(pub u32);
 

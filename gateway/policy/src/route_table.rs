@@ -99,9 +99,19 @@ impl RouteTable {
         let chosen = self.hosts.find::<false>(host, path.bytes(), &mut taken);
         let route = chosen.and_then(|leaf| self.route_of(leaf, facts.methods()));
         let compared = route.map_or(0, |id| self.compared[id.index()]);
-        Winner { table: self, host, chosen, taken, compared }.check_path(path)?;
+        Winner {
+            table: self,
+            host,
+            chosen,
+            taken,
+            compared,
+        }
+        .check_path(path)?;
         match (chosen, route) {
-            (_, Some(id)) => Ok(RouteMatch { route: &self.routes[id.index()], params: RouteParams(taken) }),
+            (_, Some(id)) => Ok(RouteMatch {
+                route: &self.routes[id.index()],
+                params: RouteParams(taken),
+            }),
             (Some(leaf), None) => {
                 let allow = self.leaves[leaf.index()].methods().to_string();
                 Err(Rejection::method_not_allowed(allow))
@@ -133,7 +143,10 @@ impl RouteTable {
     /// The method chooses among the routes of a pattern.
     fn route_of(&self, leaf: LeafId, method: MethodSet) -> Option<RouteId> {
         let leaf = &self.leaves[leaf.index()];
-        let listed = leaf.by_method.iter().find(|(methods, _)| methods.intersects(method));
+        let listed = leaf
+            .by_method
+            .iter()
+            .find(|(methods, _)| methods.intersects(method));
         listed.map(|(_, id)| *id).or(leaf.any_method)
     }
 
@@ -152,11 +165,17 @@ impl RouteTable {
 impl Leaf {
     /// The methods that are listed.
     fn methods(&self) -> MethodSet {
-        self.by_method.iter().fold(MethodSet::default(), |all, (methods, _)| all.union(*methods))
+        self.by_method
+            .iter()
+            .fold(MethodSet::default(), |all, (methods, _)| all.union(*methods))
     }
 
     fn first(&self) -> Option<RouteId> {
-        self.by_method.iter().map(|(_, id)| *id).chain(self.any_method).min()
+        self.by_method
+            .iter()
+            .map(|(_, id)| *id)
+            .chain(self.any_method)
+            .min()
     }
 }
 
@@ -191,7 +210,10 @@ impl Winner<'_, '_> {
         if !has_upper && !self.table.has_upper {
             return Ok(());
         }
-        let found = self.table.hosts.find::<true>(self.host, path, &mut Taken::default());
+        let found = self
+            .table
+            .hosts
+            .find::<true>(self.host, path, &mut Taken::default());
         self.agree(found)
     }
 
@@ -212,12 +234,16 @@ impl Winner<'_, '_> {
         let mut taken = Taken::default();
         let found = self.table.hosts.find::<false>(self.host, reading, &mut taken);
         self.agree(found)?;
-        let differs = |index: &usize| self.compared & (1 << index) != 0 && !self.taken.is_same(&taken, *index);
+        let differs =
+            |index: &usize| self.compared & (1 << index) != 0 && !self.taken.is_same(&taken, *index);
         match (0..route::MAX_PARAMS).find(differs) {
             None => Ok(()),
             Some(index) => Err(Rejection::new(
                 Reason::AmbiguousPath,
-                format!("another reading of the path gives parameter {} another value", index + 1),
+                format!(
+                    "another reading of the path gives parameter {} another value",
+                    index + 1
+                ),
             )),
         }
     }

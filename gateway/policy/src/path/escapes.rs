@@ -37,8 +37,9 @@ pub(super) fn check(path: &[u8]) -> Result<(), &'static str> {
 fn has_control(bytes: impl Iterator<Item = u8>) -> bool {
     let mut before = (0, 0);
     for byte in bytes {
-        let overlong = match (before, byte) {
-            ((_, 0xc0) | (0xe0, 0x80), 0x80..=0x9f) | ((_, 0xc1) | (0xe0, 0x81), 0xbf) => true,
+        let overlong = match before {
+            (_, 0xc0) | (0xe0, 0x80) => (0x80..=0x9f).contains(&byte),
+            (_, 0xc1) | (0xe0, 0x81) => byte == 0xbf,
             _ => false,
         };
         if overlong || byte.is_ascii_control() {

@@ -7,8 +7,12 @@
 //! leads out of it. Case folding is asked for apart ([`fold`]), since it counts for choosing the route
 //! only.
 
+use super::{CUT, ESCAPE, OVERLONG, SPECIAL, Seen};
+
 /// The most readings of one path; a path with more is refused as ambiguous.
 pub(crate) const MAX_READINGS: usize = 64;
+/// The most bytes of all readings of one path together: what a hostile path may cost.
+pub(crate) const MAX_READING_BYTES: usize = 4 * crate::request_facts::MAX_TARGET_BYTES;
 /// How often a backend may decode.
 const MAX_DECODINGS: u8 = 2;
 
@@ -19,7 +23,7 @@ pub(crate) struct Reading {
     decodings: u8,
 }
 
-/// There are more than [`MAX_READINGS`].
+/// There are more than [`MAX_READINGS`], or they are longer than [`MAX_READING_BYTES`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TooManyReadings;
 
@@ -29,13 +33,15 @@ pub(crate) fn readings(path: &[u8]) -> Result<Vec<Reading>, TooManyReadings> {
         bytes: path.to_vec(),
         decodings: 0,
     }];
+    let mut bytes = path.len();
     let mut next = 0;
-    while let Some(reading) = found.get(next).cloned() {
-        for successor in successors(&reading) {
+    while let Some(reading) = found.get(next) {
+        for successor in successors(reading).collect::<Vec<_>>() {
             if found.iter().any(|known| known.covers(&successor)) {
                 continue;
             }
-            if found.len() == MAX_READINGS {
+            bytes += successor.bytes.len();
+            if found.len() == MAX_READINGS || bytes > MAX_READING_BYTES {
                 return Err(TooManyReadings);
             }
             found.push(successor);
@@ -54,35 +60,42 @@ impl Reading {
 
 /// What one step makes of a reading, for each step that changes it.
 pub(super) fn successors(reading: &Reading) -> impl Iterator<Item = Reading> {
-    let decodings = reading.decodings;
-    let decoded = (decodings < MAX_DECODINGS)
-        .then(|| decode(&reading.bytes))
-        .flatten()
-        .map(|bytes| Reading {
-            bytes,
-            decodings: decodings + 1,
-        });
-    let others = STEPS.iter().filter_map(move |step| {
-        let bytes = step(&reading.bytes)?;
-        Some(Reading { bytes, decodings })
+    let Reading { bytes, decodings } = reading;
+    let seen = Seen::in_bytes(bytes);
+    let decoded = (*decodings < MAX_DECODINGS && seen.any(ESCAPE))
+        .then(|| decode(bytes))
+        .flatten();
+    let decoded = decoded.map(|bytes| Reading {
+        bytes,
+        decodings: decodings + 1,
+    });
+    let steps = STEPS.iter().filter(move |(concerns, _)| concerns(&seen));
+    let others = steps.filter_map(move |(_, step)| {
+        Some(Reading {
+            bytes: step(bytes)?,
+            decodings: *decodings,
+        })
     });
     decoded.into_iter().chain(others)
 }
 
-/// The steps besides decoding. Each yields nothing where it changes nothing.
-const STEPS: [fn(&[u8]) -> Option<Vec<u8>>; 8] = [
-    backslashes_to_slashes,
-    drop_params,
-    cut_at_query_or_fragment,
-    resolve_dots,
-    resolve_escaped_dots,
-    merge_slashes,
-    drop_trailing_slash,
-    decode_overlong,
+/// Whether a step may change what was seen, and the step. It yields nothing where it changes nothing.
+type Step = (fn(&Seen) -> bool, fn(&[u8]) -> Option<Vec<u8>>);
+
+/// The steps besides decoding.
+const STEPS: [Step; 8] = [
+    (|seen| seen.any(SPECIAL), backslashes_to_slashes),
+    (|seen| seen.any(SPECIAL), drop_params),
+    (|seen| seen.any(CUT), cut_at_query_or_fragment),
+    (|seen| seen.dot_after_slash, resolve_dots),
+    (|seen| seen.any(ESCAPE), resolve_escaped_dots),
+    (|seen| seen.double_slash, merge_slashes),
+    (|_| true, drop_trailing_slash),
+    (|seen| seen.any(OVERLONG), decode_overlong),
 ];
 
 fn decode(path: &[u8]) -> Option<Vec<u8>> {
-    let decoded: Vec<u8> = path.contains(&b'%').then(|| super::decoded(path).collect())?;
+    let decoded: Vec<u8> = super::decoded(path).collect();
     (decoded.len() != path.len()).then_some(decoded)
 }
 
@@ -208,8 +221,11 @@ const LONG_S: &[u8] = "\u{17f}".as_bytes();
 
 /// Whether case folding changes the path.
 pub(crate) fn folds(path: &[u8]) -> bool {
-    path.iter().any(u8::is_ascii_uppercase)
-        || path.windows(KELVIN.len()).any(|window| window == KELVIN)
+    path.iter().any(u8::is_ascii_uppercase) || (!path.is_ascii() && has_folding_beyond_ascii(path))
+}
+
+fn has_folding_beyond_ascii(path: &[u8]) -> bool {
+    path.windows(KELVIN.len()).any(|window| window == KELVIN)
         || path.windows(LONG_S.len()).any(|window| window == LONG_S)
 }
 

@@ -2,11 +2,11 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::readings::{MAX_READINGS, TooManyReadings, successors};
+use super::readings::{MAX_READING_BYTES, MAX_READINGS, TooManyReadings, successors};
 use super::{JudgedPath, decoded_value, fold, folds, judge_query, readings};
 
 fn read(path: &str) -> BTreeSet<String> {
-    let text = |reading: super::readings::Reading| reading.bytes.escape_ascii().to_string();
+    let text = |reading: readings::Reading| reading.bytes.escape_ascii().to_string();
     readings(path.as_bytes()).unwrap().into_iter().map(text).collect()
 }
 
@@ -165,6 +165,11 @@ fn readings_are_bounded() {
         MAX_READINGS
     );
     assert_eq!(readings(slashes(MAX_READINGS).as_bytes()), Err(TooManyReadings));
+    // Each has four: two by a trailing slash, two by a backslash.
+    let long = |bytes: usize| format!("/a\\{}/", "x".repeat(bytes - 4));
+    let quarter = MAX_READING_BYTES / 4;
+    assert_eq!(readings(long(quarter).as_bytes()).unwrap().len(), 4);
+    assert_eq!(readings(long(quarter + 1).as_bytes()), Err(TooManyReadings));
 }
 
 #[test]

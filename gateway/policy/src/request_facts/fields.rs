@@ -203,3 +203,116 @@ fn one_host<'r>(field: Occurrences<'r>, authority: Option<&'r str>) -> Result<Ho
         (Some(host), _) | (None, Some(host)) => Ok(host),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reason(fields: &[(&str, &str)], version: Version) -> Option<Reason> {
+        let mut headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static("a"))]);
+        for (name, value) in fields {
+            headers.append(
+                HeaderName::try_from(*name).unwrap(),
+                HeaderValue::try_from(*value).unwrap(),
+            );
+        }
+        check(version, &headers, None)
+            .err()
+            .map(|rejection| rejection.reason)
+    }
+
+    #[test]
+    fn only_unequivocal_framing_passes() {
+        let (http10, http11, http2) = (Version::HTTP_10, Version::HTTP_11, Version::HTTP_2);
+        for (fields, version) in [
+            (&[][..], http10),
+            (&[("content-length", "0")], http10),
+            (&[("content-length", "10")], http2),
+            (&[("transfer-encoding", "Chunked")], http11),
+            (&[("content-lengthy", "x"), ("content.langth", "x")], http11),
+        ] {
+            assert_eq!(reason(fields, version), None, "{fields:?}");
+        }
+        for (fields, version) in [
+            (&[("content-length", "1"), ("content-length", "1")][..], http11),
+            (&[("content-length", "1, 1")], http11),
+            (&[("content-length", "+1")], http11),
+            (&[("content-length", "-1")], http11),
+            (&[("content-length", "0x1")], http11),
+            (&[("content-length", "010")], http11),
+            (&[("content-length", "1_0")], http11),
+            (&[("content-length", "1 ")], http11),
+            (&[("content-length", "")], http11),
+            (&[("content_length", "1")], http11),
+            (&[("content.length", "1")], http2),
+            (&[("transfer_encoding", "chunked")], http11),
+            (
+                &[("content-length", "1"), ("transfer-encoding", "chunked")],
+                http11,
+            ),
+            (
+                &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
+                http11,
+            ),
+            (&[("transfer-encoding", "chunked, chunked")], http11),
+            (&[("transfer-encoding", "chunked, gzip")], http11),
+            (&[("transfer-encoding", "chunked,")], http11),
+            (&[("transfer-encoding", ", chunked")], http11),
+            (&[("transfer-encoding", "chunked;q=1")], http11),
+            (&[("transfer-encoding", "xchunked")], http11),
+            (&[("transfer-encoding", "identity")], http11),
+            (&[("transfer-encoding", "")], http11),
+            (&[("transfer-encoding", "chunked")], http10),
+            (&[("transfer-encoding", "chunked")], http2),
+        ] {
+            assert_eq!(reason(fields, version), Some(Reason::BadFraming), "{fields:?}");
+        }
+        let gzip = reason(&[("transfer-encoding", "gzip, chunked")], http11);
+        assert_eq!(gzip, Some(Reason::UnknownTransferCoding));
+    }
+
+    #[test]
+    fn only_one_expectation_is_known() {
+        assert_eq!(reason(&[("expect", "100-Continue")], Version::HTTP_11), None);
+        for value in ["", "200-ok", "100-continue, x", "100-continued"] {
+            assert_eq!(
+                reason(&[("expect", value)], Version::HTTP_11),
+                Some(Reason::ExpectationFailed),
+                "{value}"
+            );
+        }
+        let twice = [("expect", "100-continue"), ("expect", "100-continue")];
+        assert_eq!(reason(&twice, Version::HTTP_11), Some(Reason::ExpectationFailed));
+    }
+
+    #[test]
+    fn the_number_of_fields_is_bounded() {
+        let fields = vec![("x-a", "b"); MAX_HEADER_FIELDS - 1];
+        assert_eq!(reason(&fields, Version::HTTP_11), None);
+        let fields = vec![("x-a", "b"); MAX_HEADER_FIELDS];
+        assert_eq!(reason(&fields, Version::HTTP_11), Some(Reason::HeaderTooLarge));
+    }
+
+    #[test]
+    fn the_size_of_the_section_is_bounded() {
+        let host = "host".len() + "a".len() + FIELD_OVERHEAD;
+        let rest = MAX_HEADER_BYTES - host - "x-a".len() - FIELD_OVERHEAD;
+        assert_eq!(reason(&[("x-a", &"v".repeat(rest))], Version::HTTP_11), None);
+        let larger = reason(&[("x-a", &"v".repeat(rest + 1))], Version::HTTP_11);
+        assert_eq!(larger, Some(Reason::HeaderTooLarge));
+    }
+
+    #[test]
+    fn the_number_of_digits_is_bounded() {
+        assert!(is_length("9".repeat(MAX_LENGTH_DIGITS).as_bytes()));
+        assert!(!is_length("9".repeat(MAX_LENGTH_DIGITS + 1).as_bytes()));
+    }
+
+    #[test]
+    fn controls_are_no_part_of_a_value() {
+        for value in [&b"a\x0bchunked"[..], b"\0", b"a\x7f", b"\r\n", b"\x1f"] {
+            assert!(has_control(value), "{value:?}");
+        }
+        assert!(!has_control(b"a\tb \xff\x80~"));
+    }
+}

@@ -34,17 +34,27 @@ pub struct RouteContext<'c> {
 pub(crate) fn routes(node: &Node, context: &RouteContext<'_>, diagnostics: &mut Diagnostics) -> Vec<Route> {
     let items = node.list("`routes`", diagnostics).unwrap_or_default();
     if items.len() > MAX_ROUTES {
-        diagnostics.error(node.place, format!("more than {MAX_ROUTES} routes"), "write fewer, with wider patterns");
+        diagnostics.error(
+            node.place,
+            format!("more than {MAX_ROUTES} routes"),
+            "write fewer, with wider patterns",
+        );
         return Vec::new();
     }
     let mut routes = Vec::with_capacity(items.len());
-    for (id, item) in (0..).map(RouteId).zip(items) {
+    for item in items {
+        let id = RouteId(u32::try_from(routes.len()).unwrap_or(u32::MAX));
         routes.extend(route(id, item, context, diagnostics));
     }
     routes
 }
 
-fn route(id: RouteId, node: &Node, context: &RouteContext<'_>, diagnostics: &mut Diagnostics) -> Option<Route> {
+fn route(
+    id: RouteId,
+    node: &Node,
+    context: &RouteContext<'_>,
+    diagnostics: &mut Diagnostics,
+) -> Option<Route> {
     let mut section = node.section("a route", diagnostics)?;
     let host = HostPattern::compile(section.optional("host"), diagnostics);
     let path = section
@@ -52,15 +62,22 @@ fn route(id: RouteId, node: &Node, context: &RouteContext<'_>, diagnostics: &mut
         .and_then(|node| PathPattern::compile(node, diagnostics));
     let methods = section.optional("methods").map(|node| methods(node, diagnostics));
     let upstream = section
-        .required("upstream", "write `upstream:` with a name of `upstreams`", diagnostics)
+        .required(
+            "upstream",
+            "write `upstream:` with a name of `upstreams`",
+            diagnostics,
+        )
         .and_then(|node| upstream(node, context, diagnostics));
     let access = access(section.optional("access"), diagnostics);
     let demands = Demands::compile(&mut section, access, path.as_ref(), context, diagnostics);
-    let forward_credentials = section
-        .optional("forward_credentials")
-        .is_some_and(|node| node.boolean("`forward_credentials`", diagnostics).unwrap_or(false));
+    let forward_credentials = section.optional("forward_credentials").is_some_and(|node| {
+        node.boolean("`forward_credentials`", diagnostics)
+            .unwrap_or(false)
+    });
     let strip = extra_names(section.optional("strip"), diagnostics);
-    NOT_BUILT.iter().for_each(|key| section.not_built(key, diagnostics));
+    NOT_BUILT
+        .iter()
+        .for_each(|key| section.not_built(key, diagnostics));
     section.finish(diagnostics);
     let (host, path, demands) = (host?, path?, demands?);
     Some(Route {
@@ -93,21 +110,37 @@ fn methods(node: &Node, diagnostics: &mut Diagnostics) -> Option<MethodSet> {
             Some(method) => set = set.union(method),
             None => {
                 let advice = format!("write some of: {}", MethodSet::names().join(", "));
-                diagnostics.error(item.place, format!("`{name}` is no method that is proxied"), advice);
+                diagnostics.error(
+                    item.place,
+                    format!("`{name}` is no method that is proxied"),
+                    advice,
+                );
             }
         }
     }
     if node.one_or_many().is_empty() {
-        diagnostics.error(node.place, "`methods` is empty", "list the methods, or remove it to take every one");
+        diagnostics.error(
+            node.place,
+            "`methods` is empty",
+            "list the methods, or remove it to take every one",
+        );
     }
     (set != MethodSet::default()).then_some(set)
 }
 
 fn upstream(node: &Node, context: &RouteContext<'_>, diagnostics: &mut Diagnostics) -> Option<UpstreamId> {
-    let names: Vec<&str> = context.upstream_names.iter().map(|(name, _)| name.as_str()).collect();
+    let names: Vec<&str> = context
+        .upstream_names
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect();
     if names.is_empty() {
         let name = node.text("`upstream`", diagnostics)?;
-        diagnostics.error(node.place, format!("there is no upstream `{name}`"), "write it under `upstreams:`");
+        diagnostics.error(
+            node.place,
+            format!("there is no upstream `{name}`"),
+            "write it under `upstreams:`",
+        );
         return None;
     }
     let name = node.one_of("`upstream`", &names, diagnostics)?;
@@ -157,7 +190,8 @@ impl Demands {
             });
         }
         if let (Some(Access::Optional), Some(node)) = (access, require) {
-            let message = "an anonymous request never meets `require`, so `access: optional` lets none through";
+            let message =
+                "an anonymous request never meets `require`, so `access: optional` lets none through";
             diagnostics.warning(node.place, message, "remove `require`, or `access: optional`");
         }
         // Where the path is wrong its parameters are not known, and every `{param}` would be an error.
@@ -183,13 +217,22 @@ impl WhenUnknown {
     /// Reads `refuse`, or `{ allow_for: 60s }`.
     pub(crate) fn compile(node: &Node, diagnostics: &mut Diagnostics) -> Option<Self> {
         if matches!(node.value, durward_config::Value::Text(_)) {
-            return node.one_of("`when_unknown`", &["refuse"], diagnostics).map(|_| Self::Refuse);
+            return node
+                .one_of("`when_unknown`", &["refuse"], diagnostics)
+                .map(|_| Self::Refuse);
         }
         let mut section = node.section("`when_unknown`", diagnostics)?;
         let allow_for = section
-            .required("allow_for", "write `refuse`, or `{ allow_for: 60s }`", diagnostics)
+            .required(
+                "allow_for",
+                "write `refuse`, or `{ allow_for: 60s }`",
+                diagnostics,
+            )
             .and_then(|node| node.duration("`allow_for`", ALLOW_FOR, diagnostics));
         section.finish(diagnostics);
         allow_for.map(Self::AllowFor)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,7 +33,11 @@ impl HostPattern {
         };
         let text = node.text("`host`", diagnostics)?;
         if text == "*" {
-            diagnostics.error(node.place, "`host` cannot be `*`", "leave it out: the route is for any host then");
+            diagnostics.error(
+                node.place,
+                "`host` cannot be `*`",
+                "leave it out: the route is for any host then",
+            );
             return None;
         }
         let (suffix, wildcard) = match text.strip_prefix("*.") {
@@ -41,7 +45,11 @@ impl HostPattern {
             None => (text, false),
         };
         match pattern_host(suffix, wildcard) {
-            Ok(name) => Some(if wildcard { Self::Wildcard(name) } else { Self::Exact(name) }),
+            Ok(name) => Some(if wildcard {
+                Self::Wildcard(name)
+            } else {
+                Self::Exact(name)
+            }),
             Err(problem) => {
                 diagnostics.error(node.place, format!("`{text}` is no host: {problem}"), ADVICE);
                 None
@@ -54,9 +62,9 @@ impl HostPattern {
     pub(crate) fn matches(&self, host: &str) -> bool {
         match self {
             Self::Exact(name) => name == host,
-            Self::Wildcard(suffix) => {
-                host.strip_suffix(suffix.as_str()).is_some_and(|label| label.len() > 1 && label.ends_with('.'))
-            }
+            Self::Wildcard(suffix) => host
+                .strip_suffix(suffix.as_str())
+                .is_some_and(|label| label.len() > 1 && label.ends_with('.')),
             Self::Any => true,
         }
     }
@@ -123,7 +131,9 @@ impl PathPattern {
         if text.len() > MAX_PATTERN_BYTES {
             return Err(("it is too long", "keep a pattern within 1024 bytes"));
         }
-        let rest = text.strip_prefix('/').ok_or(("it does not begin with `/`", "write it as `/api/**`"))?;
+        let rest = text
+            .strip_prefix('/')
+            .ok_or(("it does not begin with `/`", "write it as `/api/**`"))?;
         let mut pattern = Self {
             text: text.to_owned(),
             segments: Vec::new(),
@@ -140,7 +150,10 @@ impl PathPattern {
             return Err(("it has too many segments", "keep a pattern within 32 segments"));
         }
         if self.segments.last() == Some(&Segment::Rest) {
-            return Err(("`**` is not at its end", "use `*` or `{name}` for a single segment"));
+            return Err((
+                "`**` is not at its end",
+                "use `*` or `{name}` for a single segment",
+            ));
         }
         let segment = match text {
             "**" => Segment::Rest,
@@ -156,15 +169,23 @@ impl PathPattern {
 
     fn param(&mut self, name: &str) -> Result<Segment, (&'static str, &'static str)> {
         let named = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
-            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
         if !named {
-            return Err(("a parameter's name is not one", "use letters, digits and `_`, as in `{owner}`"));
+            return Err((
+                "a parameter's name is not one",
+                "use letters, digits and `_`, as in `{owner}`",
+            ));
         }
         if self.param_names.iter().any(|known| known == name) {
             return Err(("two parameters have the same name", "give each a name of its own"));
         }
         if self.param_names.len() == MAX_PARAMS {
-            return Err(("it has too many parameters", "name at most 8; `*` takes a segment without a name"));
+            return Err((
+                "it has too many parameters",
+                "name at most 8; `*` takes a segment without a name",
+            ));
         }
         self.param_names.push(name.to_owned());
         Ok(Segment::Param)
@@ -197,14 +218,25 @@ impl PathPattern {
 fn literal(text: &str) -> Result<Segment, (&'static str, &'static str)> {
     const PLAIN: &[u8] = b"-._~!$&'()+,=:@";
     match text {
-        "" => return Err(("it has an empty segment", "leave out the slash; `/docs/**` takes `/docs/` too")),
+        "" => {
+            return Err((
+                "it has an empty segment",
+                "leave out the slash; `/docs/**` takes `/docs/` too",
+            ));
+        }
         "." | ".." => return Err(("it has a dot segment", "write the path that is meant")),
         _ => {}
     }
     if text.contains('*') || text.contains(['{', '}']) {
-        return Err(("`*` and `{name}` stand for whole segments", "write them between slashes, as in `/files/*/raw`"));
+        return Err((
+            "`*` and `{name}` stand for whole segments",
+            "write them between slashes, as in `/files/*/raw`",
+        ));
     }
-    if !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || PLAIN.contains(&byte)) {
+    if !text
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || PLAIN.contains(&byte))
+    {
         return Err((
             "it has a character that can be read in more ways than one",
             "use letters, digits and - . _ ~ ! $ & ' ( ) + , = : @; `*` takes a segment with anything else",
@@ -228,21 +260,28 @@ mod tests {
             ("/", vec![]),
             ("/**", vec![Segment::Rest]),
             ("/api/v1.0", vec![literal("api"), literal("v1.0")]),
-            ("/a/*/{b}/**", vec![literal("a"), Segment::One, Segment::Param, Segment::Rest]),
+            (
+                "/a/*/{b}/**",
+                vec![literal("a"), Segment::One, Segment::Param, Segment::Rest],
+            ),
             ("/.well-known/x", vec![literal(".well-known"), literal("x")]),
             ("/API/a:b@c", vec![literal("API"), literal("a:b@c")]),
         ] {
             assert_eq!(PathPattern::parse(text).unwrap().segments(), segments, "{text}");
         }
-        assert_eq!(PathPattern::parse("/{a}/{b_2}").unwrap().param_names(), ["a", "b_2"]);
+        assert_eq!(
+            PathPattern::parse("/{a}/{b_2}").unwrap().param_names(),
+            ["a", "b_2"]
+        );
     }
 
     #[test]
     fn what_no_request_could_match_beyond_doubt_is_no_pattern() {
         for text in [
-            "", "a", "api/**", "/a/", "//", "//a", "/a//b", "/.", "/a/../b", "/a/**/b", "/**/**", "/***", "/a*", "/*.png",
-            "/{a", "/a}", "/{}", "/{a}b", "/x{a}", "/{1}", "/{a-b}", "/{a}/{a}", "/{a}{b}", "/a%20b", "/a%2fb", "/%61",
-            "/a;b", "/a\\b", "/a?b", "/a#b", "/a b", "/a\tb", "/\u{e9}", "/a|b", "/^a$^",
+            "", "a", "api/**", "/a/", "//", "//a", "/a//b", "/.", "/a/../b", "/a/**/b", "/**/**", "/***",
+            "/a*", "/*.png", "/{a", "/a}", "/{}", "/{a}b", "/x{a}", "/{1}", "/{a-b}", "/{a}/{a}", "/{a}{b}",
+            "/a%20b", "/a%2fb", "/%61", "/a;b", "/a\\b", "/a?b", "/a#b", "/a b", "/a\tb", "/\u{e9}", "/a|b",
+            "/^a$^",
         ] {
             assert!(PathPattern::parse(text).is_err(), "{text:?}");
         }
@@ -252,7 +291,11 @@ mod tests {
     fn patterns_are_bounded() {
         assert!(PathPattern::parse(&"/a".repeat(MAX_PATTERN_SEGMENTS)).is_ok());
         assert!(PathPattern::parse(&"/a".repeat(MAX_PATTERN_SEGMENTS + 1)).is_err());
-        let params = |count: usize| (0..count).map(|index| format!("/{{p{index}}}")).collect::<String>();
+        let params = |count: usize| {
+            (0..count)
+                .map(|index| format!("/{{p{index}}}"))
+                .collect::<String>()
+        };
         assert!(PathPattern::parse(&params(MAX_PARAMS)).is_ok());
         assert!(PathPattern::parse(&params(MAX_PARAMS + 1)).is_err());
         assert!(PathPattern::parse(&format!("/{}", "a".repeat(MAX_PATTERN_BYTES - 1))).is_ok());

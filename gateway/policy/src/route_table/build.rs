@@ -13,7 +13,9 @@ use crate::route::{HostPattern, MAX_PARAMS, Segment};
 
 pub(super) fn table(routes: Vec<Route>, diagnostics: &mut Diagnostics) -> RouteTable {
     let leaves = Leaves::group(&routes, diagnostics);
-    let has_upper = routes.iter().any(|route| route.path.folded() != route.path.segments());
+    let has_upper = routes
+        .iter()
+        .any(|route| route.path.folded() != route.path.segments());
     let mut hosts = Hosts::default();
     for (leaf, first) in &leaves.list {
         hosts.insert(&first.host, &first.path, *leaf);
@@ -49,7 +51,9 @@ impl<'r> Leaves<'r> {
         let mut known: HashMap<(&HostPattern, Vec<Segment>), (LeafId, &Route)> = HashMap::new();
         for route in routes {
             let next = LeafId(u32::try_from(leaves.compiled.len()).unwrap_or(u32::MAX));
-            let (leaf, first) = *known.entry((&route.host, route.path.folded())).or_insert((next, route));
+            let (leaf, first) = *known
+                .entry((&route.host, route.path.folded()))
+                .or_insert((next, route));
             if leaf == next {
                 leaves.compiled.push(Leaf::default());
                 leaves.list.push((leaf, route));
@@ -67,9 +71,13 @@ impl<'r> Leaves<'r> {
         let leaf = &mut self.compiled[leaf.index()];
         let twin = match route.methods {
             None => leaf.any_method,
-            Some(methods) => leaf.by_method.iter().find(|(taken, _)| taken.intersects(methods)).map(|(_, id)| *id),
+            Some(methods) => leaf
+                .by_method
+                .iter()
+                .find(|(taken, _)| taken.intersects(methods))
+                .map(|(_, id)| *id),
         };
-        if let Some(twin) = twin.and_then(|id| routes.iter().find(|route| route.id == id)) {
+        if let Some(twin) = twin.and_then(|id| routes.get(id.index())) {
             return report_tie(route, twin, diagnostics);
         }
         match route.methods {
@@ -81,7 +89,8 @@ impl<'r> Leaves<'r> {
 
 fn report_tie(route: &Route, twin: &Route, diagnostics: &mut Diagnostics) {
     let message = format!("route `{}` ties with the one at {}", route.name, twin.place);
-    let advice = "one host and path pattern may be written several times only with different `methods`; remove one";
+    let advice =
+        "one host and path pattern may be written several times only with different `methods`; remove one";
     diagnostics.error(route.place, message, advice);
 }
 
@@ -101,10 +110,21 @@ fn warn_of_unreachable(leaves: &Leaves<'_>, diagnostics: &mut Diagnostics) {
     let has = |route: &Route, wanted: Segment| route.path.segments().contains(&wanted);
     // Only a `{param}` can take all that a pattern takes and win over it, and only over a `*`.
     for (_, route) in leaves.list.iter().filter(|(_, route)| has(route, Segment::One)) {
-        let mut others = leaves.list.iter().filter(|(_, other)| has(other, Segment::Param) && other.host == route.host);
-        if let Some((_, other)) = others.find(|(_, other)| hides(&other.path.folded(), &route.path.folded())) {
-            let message = format!("route `{}` can never match: `{}` at {} wins always", route.name, other.name, other.place);
-            diagnostics.warning(route.place, message, "remove it, or write `*` for `{name}` in the other");
+        let mut others = leaves
+            .list
+            .iter()
+            .filter(|(_, other)| has(other, Segment::Param) && other.host == route.host);
+        if let Some((_, other)) = others.find(|(_, other)| hides(&other.path.folded(), &route.path.folded()))
+        {
+            let message = format!(
+                "route `{}` can never match: `{}` at {} wins always",
+                route.name, other.name, other.place
+            );
+            diagnostics.warning(
+                route.place,
+                message,
+                "remove it, or write `*` for `{name}` in the other",
+            );
         }
     }
 }
@@ -112,7 +132,10 @@ fn warn_of_unreachable(leaves: &Leaves<'_>, diagnostics: &mut Diagnostics) {
 /// A route without methods, beside routes that list all there are.
 fn warn_of_unreachable_by_method(leaf: &Leaf, route: &Route, diagnostics: &mut Diagnostics) {
     if leaf.any_method.is_some() && leaf.methods() == MethodSet::ALL {
-        let message = format!("the route `{}` without `methods` can never match: others list every one", route.name);
+        let message = format!(
+            "the route `{}` without `methods` can never match: others list every one",
+            route.name
+        );
         diagnostics.warning(route.place, message, "remove it");
     }
 }
@@ -123,7 +146,10 @@ fn hides(pattern: &[Segment], other: &[Segment]) -> bool {
         Segment::Literal(_) | Segment::Rest => left == right,
         Segment::Param | Segment::One => *right != Segment::Rest,
     };
-    let rest = pattern.len().checked_sub(1).filter(|last| pattern[*last] == Segment::Rest);
+    let rest = pattern
+        .len()
+        .checked_sub(1)
+        .filter(|last| pattern[*last] == Segment::Rest);
     let (takes_all, pattern_head) = match rest {
         // `**` takes whatever the other goes on with.
         Some(head) => (other.len() >= head, &pattern[..head]),
@@ -131,5 +157,9 @@ fn hides(pattern: &[Segment], other: &[Segment]) -> bool {
     };
     takes_all
         && pattern_head.iter().zip(other).all(takes)
-        && pattern.iter().zip(other).find(|(left, right)| left != right).is_some_and(|(left, right)| left < right)
+        && pattern
+            .iter()
+            .zip(other)
+            .find(|(left, right)| left != right)
+            .is_some_and(|(left, right)| left < right)
 }

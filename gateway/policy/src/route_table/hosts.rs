@@ -48,12 +48,14 @@ impl Hosts {
 
     /// The path patterns that a host may choose from, in the order of precedence.
     fn for_host(&self, host: &str) -> impl Iterator<Item = &Paths> {
-        let exact = (!self.exact.is_empty()).then(|| self.exact.get(host)).flatten();
-        let suffixes = host.match_indices('.').map(|(dot, _)| &host[dot + 1..]);
-        let wildcards = suffixes.take_while(|_| !self.wildcard.is_empty());
-        exact
-            .into_iter()
-            .chain(wildcards.filter_map(|suffix| self.wildcard.get(suffix)))
-            .chain([&self.any])
+        let exact = if self.exact.is_empty() {
+            None
+        } else {
+            self.exact.get(host)
+        };
+        let wildcards = if self.wildcard.is_empty() { "" } else { host };
+        let wildcards = wildcards.bytes().enumerate().filter(|(_, byte)| *byte == b'.');
+        let wildcards = wildcards.filter_map(|(dot, _)| self.wildcard.get(&host[dot + 1..]));
+        exact.into_iter().chain(wildcards).chain([&self.any])
     }
 }

@@ -57,7 +57,9 @@ struct Node {
 
 impl Default for Trie {
     fn default() -> Self {
-        Self { nodes: vec![Node::default()] }
+        Self {
+            nodes: vec![Node::default()],
+        }
     }
 }
 
@@ -113,7 +115,10 @@ impl Trie {
             return node.end.or(node.rest);
         };
         let (segment, path) = split(path);
-        let literal = node.search::<FOLD>(segment).ok().map(|found| node.literals[found].1);
+        let literal = node
+            .search::<FOLD>(segment)
+            .ok()
+            .map(|found| node.literals[found].1);
         if let Some(leaf) = literal.and_then(|child| self.descend::<FOLD>(&self.nodes[child], path, taken)) {
             return Some(leaf);
         }
@@ -127,7 +132,9 @@ impl Trie {
             }
             taken.pop();
         }
-        let one = node.one.and_then(|child| self.descend::<FOLD>(&self.nodes[child], path, taken));
+        let one = node
+            .one
+            .and_then(|child| self.descend::<FOLD>(&self.nodes[child], path, taken));
         one.or(node.rest)
     }
 }
@@ -136,7 +143,10 @@ impl Node {
     fn search<const FOLD: bool>(&self, segment: &[u8]) -> Result<usize, usize> {
         self.literals.binary_search_by(|(literal, _)| {
             literal.len().cmp(&segment.len()).then_with(|| match FOLD {
-                true => literal.iter().copied().cmp(segment.iter().map(u8::to_ascii_lowercase)),
+                true => literal
+                    .iter()
+                    .copied()
+                    .cmp(segment.iter().map(u8::to_ascii_lowercase)),
                 false => (**literal).cmp(segment),
             })
         })

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use durward_config::{Diagnostics, Node, Value};
+use durward_config::{Diagnostic, Diagnostics, Node, Value};
 use ipnet::IpNet;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -238,11 +238,8 @@ fn database_file(node: &Node, base: &Path, diagnostics: &mut Diagnostics) -> Opt
     let advice = "write sqlite:PATH, for example sqlite:data/auth.db";
     if text.starts_with("postgres://") || text.starts_with("postgresql://") {
         // The URL may hold a password, so it is not repeated.
-        diagnostics.error(
-            node.place,
-            "auth.database: PostgreSQL is not supported by this version",
-            advice,
-        );
+        let message = "auth.database: PostgreSQL is not supported by this version";
+        diagnostics.push(Diagnostic::error(node.place, message, advice).concealing_line());
         return None;
     }
     let path = text
@@ -251,11 +248,8 @@ fn database_file(node: &Node, base: &Path, diagnostics: &mut Diagnostics) -> Opt
     match path {
         Some(path) if !path.is_empty() && path != ":memory:" && !path.contains('?') => Some(base.join(path)),
         _ => {
-            diagnostics.error(
-                node.place,
-                "auth.database is not a database that is known here",
-                advice,
-            );
+            let message = "auth.database is not a database that is known here";
+            diagnostics.push(Diagnostic::error(node.place, message, advice).concealing_line());
             None
         }
     }

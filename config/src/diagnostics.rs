@@ -24,6 +24,8 @@ pub struct Diagnostic {
     pub message: String,
     /// What to write instead.
     pub advice: String,
+    /// Whether the line holds what must not be repeated: a secret that stands where it should not.
+    pub conceals_line: bool,
 }
 
 impl Diagnostic {
@@ -34,6 +36,16 @@ impl Diagnostic {
             place,
             message: message.into(),
             advice: advice.into(),
+            conceals_line: false,
+        }
+    }
+
+    /// The same without the text of its line.
+    #[must_use]
+    pub fn concealing_line(self) -> Self {
+        Self {
+            conceals_line: true,
+            ..self
         }
     }
 
@@ -52,6 +64,8 @@ pub struct Diagnostics {
     items: Vec<Diagnostic>,
     file: String,
     lines: Vec<String>,
+    /// No diagnostic about such a line shows it.
+    concealed_lines: Vec<u32>,
 }
 
 impl Diagnostics {
@@ -102,6 +116,8 @@ impl Diagnostics {
         self.lines = text.lines().map(str::to_owned).collect();
         self.items.sort_by_key(|item| item.place);
         self.items.dedup();
+        let concealing = self.items.iter().filter(|item| item.conceals_line);
+        self.concealed_lines = concealing.map(|item| item.place.line).collect();
     }
 
     fn render(&self, item: &Diagnostic, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -113,7 +129,12 @@ impl Diagnostics {
             writeln!(f, "{}: {word}: {}", self.file, item.message)?;
         } else {
             writeln!(f, "{}:{}: {word}: {}", self.file, item.place, item.message)?;
-            if let Some(line) = self.lines.get(item.place.line as usize - 1) {
+            let concealed = self.concealed_lines.contains(&item.place.line);
+            if let Some(line) = self
+                .lines
+                .get(item.place.line as usize - 1)
+                .filter(|_| !concealed)
+            {
                 let number = item.place.line.to_string();
                 let margin = " ".repeat(number.len());
                 let indent = " ".repeat((item.place.column as usize).saturating_sub(1));

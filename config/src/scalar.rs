@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::suggestion::closest;
-use crate::{Diagnostics, Node, Value};
+use crate::{Diagnostic, Diagnostics, Node, Value};
 
 /// Where a secret is kept. Secrets never stand in the configuration file itself.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -164,7 +164,7 @@ impl Node {
         let advice = "write { file: PATH } or { env: NAME }";
         if !matches!(self.value, Value::Map(_)) {
             let message = format!("{what} must not stand in the file itself");
-            diagnostics.error(self.place, message, advice);
+            diagnostics.push(Diagnostic::error(self.place, message, advice).concealing_line());
             return None;
         }
         let mut section = self.section(what, diagnostics)?;
@@ -236,6 +236,7 @@ fn parse_byte_size(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Document;
 
     #[test]
     fn durations_need_units_and_do_not_overflow() {
@@ -254,6 +255,31 @@ mod tests {
         ] {
             assert_eq!(parse_duration(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_secret_in_the_file_is_refused_and_not_repeated() {
+        let document = Document::parse("c.yaml", "key: hunter2\nother: { fil: x }\n").unwrap();
+        let mut diagnostics = Diagnostics::default();
+        let mut section = document.root().section("the file", &mut diagnostics).unwrap();
+        assert_eq!(
+            section.optional("key").unwrap().secret("key", &mut diagnostics),
+            None
+        );
+        assert_eq!(
+            section
+                .optional("other")
+                .unwrap()
+                .secret("other", &mut diagnostics),
+            None
+        );
+        let text = diagnostics.located_in(&document).to_string();
+        assert!(
+            text.contains("c.yaml:1:6: error: key must not stand in the file itself"),
+            "{text}"
+        );
+        assert!(!text.contains("hunter2"), "{text}");
+        assert!(text.contains("did you mean `file`?"), "{text}");
     }
 
     #[test]

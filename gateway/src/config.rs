@@ -13,7 +13,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 const DEFAULT_SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 const DEFAULT_PROOF_CACHE: u64 = 64 << 20;
-const DEFAULT_HEADER_BYTES: u64 = 64 << 10;
+const DEFAULT_HEADER_BYTES: u64 = 32 << 10;
 const DEFAULT_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_KEEPALIVE_POOL: usize = 256;
 /// Largest number of listening addresses.

@@ -13,8 +13,32 @@ use pingora::{Error, ErrorType};
 use crate::upstream_config::FixedHeader;
 use crate::upstreams::FixedHeaders;
 
-const FORWARDED_PREFIX: &[u8] = b"x-forwarded-";
-const FORWARDED_NAMES: [&[u8]; 2] = [b"forwarded", b"x-real-ip"];
+/// Beginnings of names that only a proxy may say: where a request comes from, who asks, and what it
+/// asks for instead of its target.
+const PROXY_PREFIXES: [&[u8]; 5] = [
+    b"x-forwarded-",
+    b"x-original-",
+    b"x-rewrite-",
+    b"x-accel-",
+    b"x-authenticated-",
+];
+/// The like, as whole names. The last three have a backend act on another method than was judged.
+const PROXY_NAMES: [&[u8]; 14] = [
+    b"forwarded",
+    b"x-forwarded",
+    b"x-real-ip",
+    b"cf-connecting-ip",
+    b"cf-connecting-ipv6",
+    b"true-client-ip",
+    b"x-client-ip",
+    b"x-cluster-client-ip",
+    b"x-remote-addr",
+    b"x-remote-user",
+    b"remote-user",
+    b"x-http-method",
+    b"x-http-method-override",
+    b"x-method-override",
+];
 
 /// Makes the request that a permit allows. `target` is set where the bytes that were judged are not
 /// those of the header (absolute-form is forwarded in origin-form).
@@ -51,7 +75,7 @@ fn overwrite_forwarding(request: &mut RequestHeader, peer: Option<IpAddr>) -> pi
     while let Some(name) = request
         .headers
         .keys()
-        .find(|name| is_forwarding(name.as_str()))
+        .find(|name| is_proxys(name.as_str()))
         .cloned()
     {
         request.remove_header(&name);
@@ -66,8 +90,8 @@ fn overwrite_forwarding(request: &mut RequestHeader, peer: Option<IpAddr>) -> pi
     Ok(())
 }
 
-/// Whether a backend could take the name for one that says where a request comes from.
-fn is_forwarding(name: &str) -> bool {
+/// Whether a backend could take the name for one that only a proxy may say.
+fn is_proxys(name: &str) -> bool {
     let folded = |expected: &[u8]| {
         name.len() >= expected.len()
             && name.bytes().zip(expected).all(|(byte, expected)| match byte {
@@ -75,8 +99,8 @@ fn is_forwarding(name: &str) -> bool {
                 _ => *expected == b'-',
             })
     };
-    folded(FORWARDED_PREFIX)
-        || FORWARDED_NAMES
+    PROXY_PREFIXES.iter().any(|prefix| folded(prefix))
+        || PROXY_NAMES
             .iter()
             .any(|known| name.len() == known.len() && folded(known))
 }
@@ -140,6 +164,11 @@ mod tests {
             "Forwarded",
             "X-Real-IP",
             "x_real_ip",
+            "X-Original-URL",
+            "X_Rewrite_Url",
+            "CF-Connecting-IP",
+            "X-Accel-Redirect",
+            "X-HTTP-Method-Override",
         ] {
             let mut request = request(&[("Host", "a.example"), (name, "6.6.6.6"), (name, "7.7.7.7")]);
             overwrite_forwarding(&mut request, Some("127.0.0.1".parse().unwrap())).unwrap();

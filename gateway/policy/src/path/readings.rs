@@ -1,6 +1,7 @@
 //! The readings of a path: every composition of what backends are known to do to one.
 //!
-//! The steps are: percent-decoding (at most twice), resolving dot segments (RFC 3986 section 5.2.4;
+//! The steps are: percent-decoding (at most twice; all of the path, or all but its separators, as
+//! those do who split the path first and decode its segments then), resolving dot segments (RFC 3986 section 5.2.4;
 //! also where the dots are escaped, as the WHATWG URL standard has it), merging slashes, dropping a
 //! trailing slash, dropping `;params`, backslash as slash, cutting at a decoded `?` or `#`, and
 //! overlong UTF-8 (RFC 3629 section 3 forbids it, some decoders read it). The set is closed: no step
@@ -62,13 +63,18 @@ impl Reading {
 pub(super) fn successors(reading: &Reading) -> impl Iterator<Item = Reading> {
     let Reading { bytes, decodings } = reading;
     let seen = Seen::in_bytes(bytes);
-    let decoded = (*decodings < MAX_DECODINGS && seen.any(ESCAPE))
-        .then(|| decode(bytes))
-        .flatten();
-    let decoded = decoded.map(|bytes| Reading {
-        bytes,
-        decodings: decodings + 1,
-    });
+    let decodes: &[Rewrite] = if *decodings < MAX_DECODINGS && seen.any(ESCAPE) {
+        &DECODINGS
+    } else {
+        &[]
+    };
+    let decoded = decodes
+        .iter()
+        .filter_map(|decode| decode(bytes))
+        .map(move |bytes| Reading {
+            bytes,
+            decodings: decodings + 1,
+        });
     let steps = STEPS.iter().filter(move |(concerns, _)| concerns(&seen));
     let others = steps.filter_map(move |(_, step)| {
         Some(Reading {
@@ -76,11 +82,14 @@ pub(super) fn successors(reading: &Reading) -> impl Iterator<Item = Reading> {
             decodings: *decodings,
         })
     });
-    decoded.into_iter().chain(others)
+    decoded.chain(others)
 }
 
-/// Whether a step may change what was seen, and the step. It yields nothing where it changes nothing.
-type Step = (fn(&Seen) -> bool, fn(&[u8]) -> Option<Vec<u8>>);
+/// What a step makes of a path; nothing where it changes nothing.
+type Rewrite = fn(&[u8]) -> Option<Vec<u8>>;
+
+/// Whether a step may change what was seen, and the step.
+type Step = (fn(&Seen) -> bool, Rewrite);
 
 /// The steps besides decoding.
 const STEPS: [Step; 8] = [
@@ -93,6 +102,35 @@ const STEPS: [Step; 8] = [
     (|_| true, drop_trailing_slash),
     (|seen| seen.any(OVERLONG), decode_overlong),
 ];
+
+/// The steps that count as a decoding.
+const DECODINGS: [Rewrite; 2] = [decode, decode_within_segments];
+
+/// Decodes everything but separators. Yields nothing where [`decode`] does the same.
+fn decode_within_segments(path: &[u8]) -> Option<Vec<u8>> {
+    let mut kept_separator = false;
+    let mut decoded = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some(byte) = rest.first() {
+        let escape = rest
+            .get(..3)
+            .filter(|escape| escape[0] == b'%' && escape[1..].iter().all(u8::is_ascii_hexdigit));
+        let Some(escape) = escape else {
+            decoded.push(*byte);
+            rest = &rest[1..];
+            continue;
+        };
+        match super::decoded(escape).next() {
+            Some(b'/' | b'\\') => {
+                kept_separator = true;
+                decoded.extend(escape);
+            }
+            value => decoded.extend(value),
+        }
+        rest = &rest[3..];
+    }
+    (kept_separator && decoded != path).then_some(decoded)
+}
 
 fn decode(path: &[u8]) -> Option<Vec<u8>> {
     let decoded: Vec<u8> = super::decoded(path).collect();

@@ -146,6 +146,9 @@ fn readings_are_what_backends_make_of_a_path() {
         ("/a%2fb%2f..%2f..%2fadmin", "/admin"),
         ("/admin%c0%afx", "/admin/x"),
         ("/public/%c0%ae%e0%80%ae/admin", "/admin"),
+        // Split at raw slashes first, each segment decoded then.
+        ("/a%2Fb/%73ecret", "/a%2Fb/secret"),
+        ("/a%5Cb%25/%2561", "/a%5Cb%/%61"),
         // Escaped dots resolved while an escaped slash is not, and decoded only then.
         ("/a/%2e%2e/admin%2f..%2fa/x", "/admin/../a/x"),
     ] {

@@ -145,6 +145,7 @@ fn a_path_with_readings_on_two_routes_is_refused() {
         "/;x/admin",
         "/./admin",
         "/admin%2fx",
+        "/x/a%2Fb/%79",
         "/admin;x",
         "/admin%3bx",
         "/admin%3f",

@@ -75,7 +75,7 @@ fn overwrite_forwarding(request: &mut RequestHeader, peer: Option<IpAddr>) -> pi
     while let Some(name) = request
         .headers
         .keys()
-        .find(|name| is_proxys(name.as_str()))
+        .find(|name| is_for_proxies(name.as_str()))
         .cloned()
     {
         request.remove_header(&name);
@@ -91,7 +91,7 @@ fn overwrite_forwarding(request: &mut RequestHeader, peer: Option<IpAddr>) -> pi
 }
 
 /// Whether a backend could take the name for one that only a proxy may say.
-fn is_proxys(name: &str) -> bool {
+fn is_for_proxies(name: &str) -> bool {
     let folded = |expected: &[u8]| {
         name.len() >= expected.len()
             && name.bytes().zip(expected).all(|(byte, expected)| match byte {
@@ -188,7 +188,7 @@ mod tests {
             "X-User-Id",
             "Accept",
         ] {
-            assert!(!is_forwarding(name), "{name}");
+            assert!(!is_for_proxies(name), "{name}");
         }
     }
 

@@ -286,6 +286,8 @@ impl Gateway {
     fn server_conf(&self) -> ServerConf {
         ServerConf {
             threads: self.config.workers,
+            // Needed by `Upstream::choose_for_upgrade`, and cheaper: no task changes its thread.
+            work_stealing: false,
             upstream_keepalive_pool_size: self.config.upstream_keepalive_pool,
             max_retries: MAX_ATTEMPTS,
             grace_period_seconds: Some(0),

@@ -1,7 +1,7 @@
 //! The upstreams' servers, taken in turn.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use durward_policy::StripSet;
 use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
@@ -14,6 +14,7 @@ pub(crate) struct Upstream {
     pub(crate) fixed: FixedHeaders,
     servers: Vec<(SocketAddr, HttpPeer)>,
     next: AtomicUsize,
+    upgrades: AtomicU64,
 }
 
 /// The headers that an upstream is always given, and is given by nobody else.
@@ -42,6 +43,7 @@ impl Upstream {
                 .map(|address| (*address, peer(*address, config)))
                 .collect(),
             next: AtomicUsize::new(0),
+            upgrades: AtomicU64::new(0),
         }
     }
 
@@ -53,6 +55,18 @@ impl Upstream {
             many => &many[self.next.fetch_add(1, Ordering::Relaxed) % many.len()],
         };
         Some((*address, Box::new(peer.clone())))
+    }
+
+    /// The server for a request that asks to upgrade, on a connection that no request used before.
+    ///
+    /// Pingora 0.9.1 takes the empty body of such a request for the end of the upgraded stream where
+    /// the 101 is readable before that body was passed on (cloudflare/pingora#946). A kept connection
+    /// can be readable at once; a new one, whose readiness only its own thread learns
+    /// (`work_stealing: false`), cannot.
+    pub(crate) fn choose_for_upgrade(&self) -> Option<(SocketAddr, Box<HttpPeer>)> {
+        let (address, mut peer) = self.choose()?;
+        peer.group_key = 1 + self.upgrades.fetch_add(1, Ordering::Relaxed);
+        Some((address, peer))
     }
 
     /// How many servers a request may be offered to before it is given up.

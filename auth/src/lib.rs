@@ -13,6 +13,7 @@
 
 mod accounts;
 mod api;
+mod argon2_memory;
 mod audit;
 mod bearer;
 mod client_address;

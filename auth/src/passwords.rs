@@ -6,12 +6,12 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use argon2::password_hash::phc;
-use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version};
+use argon2::Params;
 use prometheus::IntGauge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use unicode_normalization::UnicodeNormalization;
 
+use crate::argon2_memory::{Hasher, Weak};
 use crate::common_passwords;
 use crate::metrics::Metrics;
 use crate::problem::{Problem, Reason};
@@ -77,7 +77,7 @@ impl Password {
 /// Hashes and checks passwords.
 #[derive(Debug)]
 pub(crate) struct Passwords {
-    params: Params,
+    hasher: Arc<Hasher>,
     workers: Arc<Semaphore>,
     places: Arc<Semaphore>,
     /// A hash of nothing that anybody knows, for users who do not exist.
@@ -101,9 +101,10 @@ impl Passwords {
     pub fn new(cost: PasswordCost, parallelism: NonZeroUsize, metrics: &Metrics) -> Result<Self, Problem> {
         let params = Params::new(cost.memory_kib, cost.iterations, 1, None)
             .map_err(|error| Problem::internal("reading the Argon2 parameters", &error))?;
-        let dummy = hash_now(&params, &Secret::new(random::password()))?;
+        let hasher = Arc::new(Hasher::new(params));
+        let dummy = hasher.hash(&Secret::new(random::password()))?;
         Ok(Self {
-            params,
+            hasher,
             workers: Arc::new(Semaphore::new(parallelism.get())),
             places: Arc::new(Semaphore::new(parallelism.get() * (QUEUE_PER_WORKER + 1))),
             dummy,
@@ -114,8 +115,8 @@ impl Passwords {
 
     /// Hashes a password.
     pub async fn hash(&self, password: Password) -> Result<PasswordHash, Problem> {
-        let params = self.params.clone();
-        self.run(move || hash_now(&params, &password.0)).await?
+        let hasher = Arc::clone(&self.hasher);
+        self.run(move || hasher.hash(&password.0)).await?
     }
 
     /// Checks a password against a user's hash, or, where there is no such user, against one that
@@ -123,11 +124,13 @@ impl Passwords {
     pub async fn verify(&self, password: Password, hash: Option<PasswordHash>) -> Result<Verified, Problem> {
         let known = hash.is_some();
         let hash = hash.unwrap_or_else(|| self.dummy.clone());
-        let params = self.params.clone();
-        let verified = self
-            .run(move || verify_now(&params, &password.0, &hash))
-            .await??;
-        Ok(if known { verified } else { Verified::Wrong })
+        let hasher = Arc::clone(&self.hasher);
+        let verified = self.run(move || hasher.verify(&password.0, &hash)).await??;
+        Ok(match verified.filter(|_| known) {
+            Some(Weak(false)) => Verified::Right,
+            Some(Weak(true)) => Verified::RightButWeak,
+            None => Verified::Wrong,
+        })
     }
 
     /// Runs `work` when it is its turn. A client that hangs up gives its place back only when its
@@ -167,36 +170,6 @@ impl Drop for Counted {
     fn drop(&mut self) {
         self.0.dec();
     }
-}
-
-fn argon2(params: &Params) -> Argon2<'static> {
-    Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone())
-}
-
-fn hash_now(params: &Params, password: &Secret) -> Result<PasswordHash, Problem> {
-    let salt: [u8; 16] = random::bytes();
-    argon2(params)
-        .hash_password_with_salt(password.expose().as_bytes(), &salt)
-        .map(|hash: phc::PasswordHash| PasswordHash(hash.to_string()))
-        .map_err(|error| Problem::internal("hashing a password", &error))
-}
-
-fn verify_now(params: &Params, password: &Secret, hash: &PasswordHash) -> Result<Verified, Problem> {
-    let broken = |error| Problem::internal("reading a password hash", &error);
-    let parsed = phc::PasswordHash::new(&hash.0)
-        .map_err(|error| Problem::internal("reading a password hash", &error))?;
-    match argon2(params).verify_password(password.expose().as_bytes(), &parsed) {
-        Ok(()) => {}
-        Err(argon2::password_hash::Error::PasswordInvalid) => return Ok(Verified::Wrong),
-        Err(error) => return Err(broken(error)),
-    }
-    let used = Params::try_from(&parsed).map_err(broken)?;
-    let weak = used.m_cost() < params.m_cost() || used.t_cost() < params.t_cost();
-    Ok(if weak {
-        Verified::RightButWeak
-    } else {
-        Verified::Right
-    })
 }
 
 #[cfg(test)]

@@ -38,4 +38,5 @@ tools:
 	@scripts/need.sh cc:gcc cmake:cmake
 
 test-tools: tools
-	@scripts/need.sh nginx:nginx-light python3:python3
+	@scripts/need.sh nginx:nginx-light python3:python3 curl:curl
+	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || rustup component add rustfmt clippy

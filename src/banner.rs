@@ -3,39 +3,59 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
+use crate::commands::say;
 use crate::demo::{DemoConfig, DemoUser};
 
+/// Where everything listens.
+pub struct Places<'a> {
+    /// The edge.
+    pub edge: Vec<SocketAddr>,
+    /// Metrics and health.
+    pub admin: Option<SocketAddr>,
+    /// The auth service.
+    pub auth: SocketAddr,
+    /// The control socket.
+    pub control: &'a Path,
+    /// The demo backends.
+    pub demo: Option<&'a DemoConfig>,
+}
+
 /// Prints the banner to standard output.
-pub fn print(
-    config: &Path,
-    edge: &[SocketAddr],
-    admin: Option<SocketAddr>,
-    demo: Option<&DemoConfig>,
-    new_users: &[DemoUser],
-) {
-    for address in edge {
-        println!("gateway   http://{address}");
+pub fn print(config: &Path, places: &Places<'_>, new_users: &[DemoUser]) {
+    places
+        .edge
+        .iter()
+        .for_each(|address| say(format_args!("gateway   http://{address}")));
+    if let Some(address) = places.admin {
+        say(format_args!("admin     http://{address}/metrics"));
     }
-    if let Some(address) = admin {
-        println!("admin     http://{address}/metrics");
-    }
-    let (Some(demo), Some(edge)) = (demo, edge.first()) else {
+    say(format_args!("auth      http://{}", places.auth));
+    say(format_args!("control   {}", places.control.display()));
+    let (Some(demo), Some(edge)) = (places.demo, places.edge.first()) else {
         return;
     };
+    demo.api
+        .iter()
+        .for_each(|address| say(format_args!("demo api  http://{address}")));
+    demo.images
+        .iter()
+        .for_each(|address| say(format_args!("images    http://{address}")));
     if !new_users.is_empty() {
-        println!(
+        say(format_args!(
             "\nDemo users, shown this once and kept in {}:",
             demo.passwords.display()
-        );
-        for user in new_users {
-            println!("  {:<6} {}", user.username, user.password);
-        }
+        ));
+        new_users
+            .iter()
+            .for_each(|user| say(format_args!("  {:<6} {}", user.username, user.password)));
     }
-    println!("{}", lines_to_paste(config, *edge, demo));
+    if demo.passwords.exists() {
+        say(lines_to_paste(config, *edge, demo));
+    }
 }
 
 fn lines_to_paste(config: &Path, edge: SocketAddr, demo: &DemoConfig) -> String {
-    let durward = std::env::current_exe().map_or_else(|_| "durward".into(), |path| relative(&path));
+    let durward = std::env::current_exe().map_or_else(|_| "durward".into(), |path| as_typed(&path));
     let (config, passwords) = (config.display(), demo.passwords.display());
     format!(
         r#"
@@ -49,14 +69,19 @@ Paste into another terminal, in this folder:
   curl -s http://{edge}/images/$ALICE/hello.png -H "Authorization: Bearer $TOKEN" -o hello.png -w '%{{http_code}} %{{content_type}}\n'
   {durward} ban alice --config {config}
   curl -s http://{edge}/api/me -H "Authorization: Bearer $TOKEN"; echo
-  {durward} explain GET http://{edge}/api/me --token "$TOKEN" --config {config}
+  printf '%s' "$TOKEN" | {durward} explain GET http://{edge}/api/me --token - --config {config}
+  {durward} unban alice --config {config}
 
 Ctrl-C stops everything."#
     )
 }
 
 /// The path as one would type it from here.
-fn relative(path: &Path) -> String {
+fn as_typed(path: &Path) -> String {
     let here = std::env::current_dir().unwrap_or_default();
-    path.strip_prefix(&here).unwrap_or(path).display().to_string()
+    match path.strip_prefix(&here) {
+        Ok(below) if below.components().count() == 1 => format!("./{}", below.display()),
+        Ok(below) => below.display().to_string(),
+        Err(_) => path.display().to_string(),
+    }
 }

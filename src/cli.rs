@@ -36,7 +36,7 @@ pub enum Command {
     Check(CheckArguments),
     /// Say how a request would be decided, step by step, and why
     #[command(
-        after_help = "Examples:\n  durward explain GET http://127.0.0.1:8080/api/me --token \"$TOKEN\"\n  \
+        after_help = "Examples:\n  echo \"$TOKEN\" | durward explain GET http://127.0.0.1:8080/api/me --token -\n  \
                       durward explain PUT /images/u_1/a.png --claims '{\"sub\":\"u_1\"}' --at 2030-01-01T00:00:00Z\n\
                       Exit code 0 means permitted, 1 refused. With a running service, its keys and revocations \
                       answer; without one, the file alone does."
@@ -120,7 +120,7 @@ pub struct ExplainArguments {
 /// `user …`
 #[derive(Debug, Subcommand)]
 pub enum UserCommand {
-    /// Add a user; the password is asked for on standard input, or made and shown once
+    /// Add a user; the password is made and shown once, or read from standard input
     #[command(
         after_help = "Examples:\n  durward user add alice\n  printf '%s' \"$PASSWORD\" | durward user add bob --role admin --password-stdin"
     )]
@@ -217,12 +217,14 @@ pub enum TokenCommand {
 #[derive(Debug, Subcommand)]
 pub enum DemoCommand {
     /// The API server
+    #[command(after_help = "Example: durward demo api --listen 127.0.0.1:8101")]
     Api {
         /// Where to listen
         #[arg(long, default_value = "127.0.0.1:8101")]
         listen: SocketAddr,
     },
     /// The image server
+    #[command(after_help = "Example: durward demo images --listen 127.0.0.1:8102 --folder data/images")]
     Images {
         /// Where to listen
         #[arg(long, default_value = "127.0.0.1:8102")]

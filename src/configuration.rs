@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use durward_auth::{AuthConfig, SigningAlgorithm};
-use durward_config::{Diagnostics, Document, Node, Section};
+use durward_config::{Diagnostics, Document, Node, Place, Section};
 use durward_gateway::{GatewayConfig, GatewaySections};
 use durward_policy::{Algorithm, DigestKey, OwnIssuer, Policy, PolicySections, canonical};
 use serde_json::Value;
@@ -42,7 +42,16 @@ pub struct Loaded {
 /// Reads and compiles a file for the whole of what it describes. The diagnostics hold warnings even
 /// where the file can be used.
 pub fn load(path: &Path) -> Result<(Option<Loaded>, Diagnostics), Failure> {
-    load_for(path, Role::Whole)
+    let (mut loaded, mut diagnostics) = load_for(path, Role::Whole)?;
+    let keys = loaded
+        .as_ref()
+        .map(|loaded| durward_gateway::check_keys(&loaded.policy, folder_of(path)));
+    if let Some(Err(problem)) = keys {
+        let advice = "a start would fail on it";
+        diagnostics.error(Place::default(), problem, advice);
+        loaded = None;
+    }
+    Ok((loaded, diagnostics))
 }
 
 /// Reads and compiles a file, or fails with all that is wrong with it. Warnings go to the log.
@@ -101,7 +110,7 @@ fn load_for(path: &Path, role: Role) -> Result<(Option<Loaded>, Diagnostics), Fa
 
 fn read(path: &Path) -> Result<Result<Document, Diagnostics>, Failure> {
     let text = std::fs::read_to_string(path)
-        .map_err(|error| Failure::No(format!("cannot read {}: {error}", path.display())))?;
+        .map_err(|error| Failure::Failed(format!("cannot read {}: {error}", path.display())))?;
     Ok(Document::parse(&path.display().to_string(), &text))
 }
 
@@ -129,6 +138,12 @@ fn compile(document: &Document, base: &Path, role: Role, diagnostics: &mut Diagn
     let gateway = GatewayConfig::compile(gateway_sections, base, diagnostics);
     let own_issuer = match (role, &auth) {
         (Role::Whole, Some(Some(auth))) => Some(own_issuer(auth)),
+        // Its errors are reported; that others need it would only be said on top.
+        (Role::Whole, Some(None)) => Some(OwnIssuer {
+            issuer: String::new(),
+            audience: String::new(),
+            algorithm: Algorithm::ES256,
+        }),
         _ => None,
     };
     if let Some(gateway) = &gateway {

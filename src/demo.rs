@@ -10,6 +10,7 @@ use durward_config::{Diagnostics, Node};
 use durward_upstreams::ImageFolder;
 use tokio::net::TcpListener;
 
+use crate::commands::say;
 use crate::exit::Failure;
 use crate::shutdown::Shutdown;
 
@@ -97,7 +98,7 @@ pub async fn start(config: &DemoConfig, shutdown: &Shutdown) -> Result<(), Failu
 pub async fn api_alone(address: SocketAddr) -> Result<(), Failure> {
     let (shutdown, _trigger) = Shutdown::on_signals().map_err(Failure::failed)?;
     let listener = listen(address).await?;
-    println!("demo API server on http://{address}");
+    say(format_args!("demo API server on http://{address}"));
     durward_upstreams::serve_api(listener, shutdown.requested())
         .await
         .map_err(Failure::failed)
@@ -108,7 +109,7 @@ pub async fn images_alone(address: SocketAddr, folder: PathBuf) -> Result<(), Fa
     let (shutdown, _trigger) = Shutdown::on_signals().map_err(Failure::failed)?;
     let listener = listen(address).await?;
     let folder = ImageFolder::open(folder).map_err(Failure::failed)?;
-    println!("demo image server on http://{address}");
+    say(format_args!("demo image server on http://{address}"));
     durward_upstreams::serve_images(listener, folder, shutdown.requested())
         .await
         .map_err(Failure::failed)
@@ -121,38 +122,57 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
         .map_err(|error| Failure::Failed(format!("cannot listen on {address}: {error}")))
 }
 
-/// Writes the demo users' passwords where only the owner can read them. An existing file is never
-/// overwritten.
-pub fn keep_passwords(path: &Path, users: &[DemoUser]) -> io::Result<()> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
+impl DemoUser {
+    /// A user with 26 random characters of Base32 for a password: 130 bits.
+    pub fn with_new_password(username: &str) -> Self {
+        const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+        let mut random = [0; 26];
+        aws_lc_rs::rand::fill(&mut random).expect("the system's random source");
+        let password = random.map(|byte| char::from(LETTERS[usize::from(byte) % LETTERS.len()]));
+        Self {
+            username: username.to_owned(),
+            password: password.iter().collect(),
+        }
     }
+}
+
+/// Writes the demo users' passwords where only the owner can read them, in place of those of an
+/// earlier database.
+pub fn keep_passwords(path: &Path, users: &[DemoUser]) -> io::Result<()> {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let partial = path.with_extension(format!("{}.part", std::process::id()));
     let mut file = fs::OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
-        .open(path)?;
+        .open(&partial)?;
     for user in users {
         writeln!(file, "{} {}", user.username, user.password)?;
     }
-    file.sync_all()
+    file.sync_all()?;
+    fs::rename(partial, path)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::os::unix::fs::PermissionsExt;
 
+    use super::*;
+
     #[test]
-    fn passwords_are_for_the_owner_and_written_once() {
+    fn passwords_are_for_the_owner_and_replace_stale_ones() {
         let path = std::env::temp_dir().join(format!("durward-demo-{}/passwords", std::process::id()));
-        let users = [DemoUser {
-            username: "alice".into(),
-            password: "secret".into(),
-        }];
+        let users = ["alice", "bob"].map(DemoUser::with_new_password);
+        assert_ne!(users[0].password, users[1].password);
+        keep_passwords(&path, &users[..1]).unwrap();
         keep_passwords(&path, &users).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(keep_passwords(&path, &users).is_err());
+        let kept = fs::read_to_string(&path).unwrap();
+        assert_eq!(kept.lines().nth(1).unwrap(), format!("bob {}", users[1].password));
         fs::remove_dir_all(path.parent().unwrap()).unwrap();
     }
 }

@@ -33,6 +33,13 @@ impl Shutdown {
         Ok((Self(receiver), sender))
     }
 
+    /// One that is triggered by hand, or by dropping its sender: for what others still need while
+    /// they drain.
+    pub fn by_hand() -> (Self, watch::Sender<bool>) {
+        let (sender, receiver) = watch::channel(false);
+        (Self(receiver), sender)
+    }
+
     /// Waits for the signal.
     pub async fn requested(mut self) {
         // An error means that the sender is gone, and then there is nothing left to run for.

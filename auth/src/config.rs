@@ -172,7 +172,7 @@ impl AuthConfig {
             Some(node) => node
                 .integer("auth.password_hash_parallelism", 1..=MAX_HASHING, diagnostics)
                 .and_then(|number| NonZeroUsize::new(usize::try_from(number).ok()?)),
-            None => Some(std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)),
+            None => Some(all_cores_but_one()),
         };
         if let (Some(refresh), Some(session), Some(node)) = (refresh, session, refresh_token_ttl)
             && refresh > session
@@ -202,6 +202,12 @@ impl AuthConfig {
 }
 
 const SECOND: Duration = Duration::from_secs(1);
+
+/// One core is left to everything else, where there is more than one.
+fn all_cores_but_one() -> NonZeroUsize {
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    NonZeroUsize::new(cores - 1).unwrap_or(NonZeroUsize::MIN)
+}
 
 /// RFC 9068 section 4 has the issuer compared byte for byte, and RFC 8414 section 2 has it be a URL
 /// without query and fragment.

@@ -10,6 +10,7 @@ pub struct Section<'a> {
     place: Place,
     entries: &'a [Entry],
     known: Vec<&'static str>,
+    not_built: Vec<&'static str>,
 }
 
 impl Node {
@@ -20,6 +21,7 @@ impl Node {
             place: self.place,
             entries,
             known: Vec::new(),
+            not_built: Vec::new(),
         })
     }
 
@@ -67,7 +69,7 @@ impl<'a> Section<'a> {
 
     /// Says that a key belongs to the design but is not built: an error, never ignored.
     pub fn not_built(&mut self, key: &'static str, diagnostics: &mut Diagnostics) {
-        self.known.push(key);
+        self.not_built.push(key);
         if let Some(entry) = self.entries.iter().find(|entry| entry.key == key) {
             diagnostics.error(
                 entry.place,
@@ -80,7 +82,12 @@ impl<'a> Section<'a> {
     /// Reports every key that was not asked for, with the closest one that was.
     pub fn finish(self, diagnostics: &mut Diagnostics) {
         for entry in self.entries {
-            if self.known.contains(&entry.key.as_str()) {
+            if self
+                .known
+                .iter()
+                .chain(&self.not_built)
+                .any(|key| *key == entry.key)
+            {
                 continue;
             }
             let advice = match closest(&entry.key, self.known.iter().copied()) {

@@ -34,6 +34,11 @@ pub(crate) fn explain(shared: &Shared, request: &ExplainRequest) -> Result<Expla
     explain_by(&shared.policy, &**shared.proofs.keys(), &shared.known, request)
 }
 
+/// Reads every key that is a file, as a start would. The error says which cannot be used, and why.
+pub fn check_keys(policy: &Policy, base: &Path) -> Result<(), String> {
+    IssuerKeys::new(policy, base).map(drop)
+}
+
 /// Explains by a configuration file alone: keys are read where they are files, and nothing is taken
 /// to be revoked. `base` is the configuration file's folder.
 pub fn explain_offline(

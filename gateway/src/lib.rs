@@ -55,7 +55,7 @@ mod upstreams;
 mod wire_checks;
 
 pub use config::{AccessLogTarget, GatewayConfig, GatewaySections};
-pub use explain::{ExplainRequest, explain_offline};
+pub use explain::{ExplainRequest, check_keys, explain_offline};
 pub use gateway::{Gateway, GatewayError, GatewayRevocations, OwnKeys, Shutdown, ShutdownTrigger};
 pub use revocation_feed::{MirrorLimits, RevocationFeed};
 pub use upstream_config::{FixedHeader, UpstreamConfig, UpstreamTimeouts};

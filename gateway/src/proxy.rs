@@ -86,7 +86,11 @@ impl ProxyHttp for GatewayProxy {
         session: &mut Session,
         record: &mut RequestRecord,
     ) -> pingora::Result<Box<HttpPeer>> {
-        let choose = if session.is_upgrade_req() { Upstream::choose_for_upgrade } else { Upstream::choose };
+        let choose = if session.is_upgrade_req() {
+            Upstream::choose_for_upgrade
+        } else {
+            Upstream::choose
+        };
         let chosen = self.upstream(record).and_then(choose);
         let (server, peer) = chosen.ok_or_else(|| Error::explain(ErrorType::InternalError, "no server"))?;
         record.attempts += 1;

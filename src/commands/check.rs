@@ -3,6 +3,7 @@
 use durward_config::{Diagnostic, Severity};
 use serde_json::{Value, json};
 
+use super::say;
 use crate::cli::CheckArguments;
 use crate::configuration::{self, Loaded};
 use crate::exit::Failure;
@@ -12,18 +13,21 @@ pub fn run(arguments: &CheckArguments) -> Result<(), Failure> {
     let (loaded, diagnostics) = configuration::load(&arguments.config)?;
     let found: Vec<Value> = diagnostics.iter().map(as_json).collect();
     if arguments.json {
-        println!("{:#}", json!({ "valid": loaded.is_some(), "diagnostics": found }));
+        say(format_args!(
+            "{:#}",
+            json!({ "valid": loaded.is_some(), "diagnostics": found })
+        ));
     } else {
-        print!("{diagnostics}");
+        diagnostics.to_string().lines().for_each(say);
     }
     match loaded {
         Some(loaded) => {
             if !arguments.json {
-                println!(
+                say(format_args!(
                     "{}: {}",
                     arguments.config.display(),
                     summary(&loaded, found.len())
-                );
+                ));
             }
             Ok(())
         }

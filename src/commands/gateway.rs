@@ -25,10 +25,10 @@ pub async fn run(file: ConfigFile) -> Result<(), Failure> {
     let gateway = Arc::new(gateway);
 
     let socket = ControlSocket::bind(&control).map_err(|error| running::control_failure(&control, &error))?;
-    let router = control::explain::router(Arc::clone(&gateway));
+    let router = control::explain::router(Arc::clone(&gateway)).fallback(control::explain::not_here);
     let control = tokio::spawn(socket.serve(router, shutdown.clone()));
     for address in gateway.listen_addresses() {
-        println!("gateway on http://{address}");
+        super::say(format_args!("gateway on http://{address}"));
     }
     running::gateway_until(gateway, shutdown).await?;
     let _ = control.await;

@@ -8,14 +8,21 @@ pub mod token;
 pub mod up;
 pub mod users;
 
+use std::io::Write;
+
 use serde_json::Value;
+
+/// Prints a line to standard output. Who closes the pipe has read enough.
+pub fn say(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
 
 /// Prints JSON for machines, or `human` for people.
 fn print(json: bool, answer: &Value, human: impl FnOnce(&Value) -> String) {
     if json {
-        println!("{answer:#}");
+        say(format_args!("{answer:#}"));
     } else {
-        println!("{}", human(answer));
+        say(human(answer));
     }
 }
 

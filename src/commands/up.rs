@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use durward_auth::{AuthConfig, AuthService, NewUser};
+use durward_auth::{AuthConfig, AuthService, NewUser, Secret};
 use durward_contract::Follower;
 use durward_gateway::{Gateway, GatewayConfig, GatewayRevocations, MirrorLimits, RevocationFeed};
 use durward_policy::{Policy, RevocationsMode};
@@ -57,29 +57,33 @@ pub async fn run(file: ConfigFile) -> Result<(), Failure> {
     let router = service
         .control_router()
         .merge(control::explain::router(Arc::clone(&gateway)));
-    let control = tokio::spawn(socket.serve(router, shutdown.clone()));
+    // What open requests of the gateway still need ends only after its drain.
+    let (drained, stop) = Shutdown::by_hand();
+    let control_server = tokio::spawn(socket.serve(router, drained.clone()));
     let serving = service.clone();
-    let auth_stop = shutdown.clone().requested();
+    let auth_stop = drained.clone().requested();
     let auth_server = tokio::spawn(async move { serving.serve(auth_listener, auth_stop).await });
 
     let demo_users = match &demo {
         Some(demo) => {
-            demo::start(demo, &shutdown).await?;
+            demo::start(demo, &drained).await?;
             demo_users(&service, demo, exposed).await?
         }
         None => Vec::new(),
     };
-    banner::print(
-        &file.config,
-        &gateway.listen_addresses(),
-        gateway.admin_address(),
-        demo.as_ref(),
-        &demo_users,
-    );
+    let places = banner::Places {
+        edge: gateway.listen_addresses(),
+        admin: gateway.admin_address(),
+        auth: service.config().listen,
+        control: &control,
+        demo: demo.as_ref(),
+    };
+    banner::print(&file.config, &places, &demo_users);
 
     running::gateway_until(gateway, shutdown).await?;
+    let _ = stop.send(true);
     let _ = auth_server.await;
-    let _ = control.await;
+    let _ = control_server.await;
     service.close().await;
     Ok(())
 }
@@ -95,7 +99,7 @@ pub async fn auth_alone(file: ConfigFile) -> Result<(), Failure> {
         .await
         .map_err(Failure::failed)?;
     let control = tokio::spawn(socket.serve(service.control_router(), shutdown.clone()));
-    println!("auth service on http://{address}");
+    super::say(format_args!("auth service on http://{address}"));
     service
         .serve(listener, shutdown.requested())
         .await
@@ -145,29 +149,22 @@ async fn demo_users(
     if service.has_users().await.map_err(Failure::failed)? {
         return Ok(Vec::new());
     }
+    // The passwords are kept before the users are made: a crash in between leaves nobody whose
+    // password is lost.
+    let users = DEMO_USERS.map(|(username, _)| DemoUser::with_new_password(username));
+    demo::keep_passwords(&demo.passwords, &users)
+        .map_err(|error| Failure::Failed(format!("cannot write {}: {error}", demo.passwords.display())))?;
     let images = ImageFolder::open(&demo.folder).map_err(Failure::failed)?;
-    let mut users = Vec::new();
-    for (username, roles) in DEMO_USERS {
-        let roles = roles.iter().map(|role| (*role).to_owned()).collect();
-        let user = NewUser {
-            username: username.to_owned(),
-            roles,
-            password: None,
+    for (user, (_, roles)) in users.iter().zip(DEMO_USERS) {
+        let new_user = NewUser {
+            username: user.username.clone(),
+            roles: roles.iter().map(|role| (*role).to_owned()).collect(),
+            password: Some(Secret::new(&user.password)),
         };
-        let added = service.add_user(user).await.map_err(Failure::failed)?;
+        let added = service.add_user(new_user).await.map_err(Failure::failed)?;
         images
             .put_sample(&added.id, "hello.png")
             .map_err(Failure::failed)?;
-        let password = added
-            .password
-            .map(|password| password.expose().to_owned())
-            .unwrap_or_default();
-        users.push(DemoUser {
-            username: added.username,
-            password,
-        });
     }
-    demo::keep_passwords(&demo.passwords, &users)
-        .map_err(|error| Failure::Failed(format!("cannot write {}: {error}", demo.passwords.display())))?;
-    Ok(users)
+    Ok(users.into())
 }

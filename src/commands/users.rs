@@ -62,7 +62,10 @@ pub async fn ban(arguments: BanArguments) -> Result<(), Failure> {
         .call(Method::PUT, &path, Some(body))
         .await?;
     print(arguments.client.json, &answer, |_| {
-        format!("{} is banned, and refused from now on", arguments.username)
+        format!(
+            "{} is banned: the gateway in the service's process refuses from now on",
+            arguments.username
+        )
     });
     Ok(())
 }

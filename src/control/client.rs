@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
-use hyper::{Method, Request};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::UnixStream;
@@ -77,19 +77,23 @@ impl ControlClient {
     }
 }
 
-fn refusal(status: hyper::StatusCode, problem: &Value) -> Failure {
+fn refusal(status: StatusCode, problem: &Value) -> Failure {
     let word = |name: &str| problem.get(name).and_then(Value::as_str);
-    let text = word("detail")
+    let reason = word("reason").unwrap_or_default();
+    let said = word("detail")
         .or(word("title"))
         .map_or_else(|| status.to_string(), str::to_owned);
-    let reason = word("reason")
-        .map(|reason| format!(" ({reason})"))
-        .unwrap_or_default();
-    let text = format!("{text}{reason}");
-    if status.is_server_error() {
-        Failure::Failed(text)
+    let text = if reason.is_empty() {
+        said
     } else {
-        Failure::No(text)
+        format!("{said} ({reason})")
+    };
+    match status {
+        // The process behind the socket runs another part of Durward.
+        StatusCode::NOT_FOUND if reason == "not_found" => Failure::Unreachable(text),
+        StatusCode::BAD_REQUEST => Failure::Usage(text),
+        status if status.is_server_error() => Failure::Failed(text),
+        _ => Failure::No(text),
     }
 }
 

@@ -27,6 +27,13 @@ async fn explain(State(gateway): State<Arc<Gateway>>, Json(question): Json<Value
     }
 }
 
+/// A gateway alone has no accounts to ask about.
+pub async fn not_here() -> Response {
+    let detail = "this process runs no auth service";
+    let problem = json!({ "title": "Not Found", "status": 404, "detail": detail, "reason": "not_found" });
+    (StatusCode::NOT_FOUND, Json(problem)).into_response()
+}
+
 /// The question as `durward explain` writes it.
 pub fn request_of(question: &Value) -> Result<ExplainRequest, String> {
     let text = |name: &str| question[name].as_str().map(str::to_owned);

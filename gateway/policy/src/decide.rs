@@ -15,7 +15,7 @@ use crate::identity_headers::{HeaderSink, IdentityHeaders};
 use crate::revocation::{Cause, Revocations, Standing};
 use crate::route::{Access, Route, RouteId, UpstreamId, WhenUnknown};
 use crate::trace::{Outcome, Phase, Step, Trace};
-use crate::{Policy, Reason, Rejection, RequestFacts, VerifiedToken};
+use crate::{Policy, Reason, Rejection, RequestFacts, RevocationsMode, VerifiedToken};
 
 /// Proves tokens, perhaps from a cache of proofs. A cache may hold proofs, never decisions, and must
 /// tell policies and generations of keys apart.
@@ -211,6 +211,10 @@ impl<R: Revocations + ?Sized> Inquiry<'_, R> {
         trace: &mut T,
     ) -> Result<(), Rejection> {
         match self.revocations.standing(token, self.now) {
+            Standing::Live if self.policy.revocations() == RevocationsMode::None => {
+                trace.step(|| Step::new("revocation", Outcome::Skipped, "not asked: `revocations: none`"));
+                Ok(())
+            }
             Standing::Live => {
                 trace.step(|| Step::new("revocation", Outcome::Hit, "nothing is revoked"));
                 Ok(())

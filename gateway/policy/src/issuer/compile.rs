@@ -84,8 +84,8 @@ fn own_issuer(
     let Some(own) = own else {
         diagnostics.error(
             used.place,
-            "`use: auth` needs an `auth` section in the same file",
-            "add the `auth` section, or write the issuer out with `issuer`, `jwks`, `audience` and `algorithms`",
+            "`use: auth` needs the auth service in the same process",
+            "add an `auth` section and run `durward up`, or write the issuer out with `issuer`, `jwks`, `audience` and `algorithms`",
         );
         return None;
     };

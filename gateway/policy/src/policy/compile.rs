@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use durward_config::{Diagnostics, Node, Value};
+use durward_config::{Diagnostics, Node, Place, Value};
 use http::HeaderName;
 
 use super::{DEFAULT_MAX_STALENESS, Policy, PolicySections, RevocationsMode};
@@ -56,6 +56,11 @@ pub(super) fn policy(
         found.error(file_place, "there are no routes", advice);
     }
     check_issuers_are_there(&routes, &issuers, &mut found);
+    warn_of_silence(&routes, &identity, file_place, &mut found);
+    if let (Some(node), RevocationsMode::None, true) = (revocations, news.mode, auth_in_process) {
+        let advice = "write `revocations: { store: embedded }`: a ban of the auth service would bite at the token's end only";
+        found.warning(node.place, "`revocations: none` beside an auth service", advice);
+    }
     let strips = strip_sets(&routes, &identity, &strip);
     let broken = found.has_errors();
     diagnostics.append(found);
@@ -69,6 +74,21 @@ pub(super) fn policy(
         max_staleness: news.max_staleness,
         digest_key,
     })
+}
+
+/// Without identity headers a client's own `X-User-Id` is a header like any other.
+fn warn_of_silence(
+    routes: &RouteTable,
+    identity: &IdentityPlan,
+    file_place: Place,
+    diagnostics: &mut Diagnostics,
+) {
+    let guarded = routes.iter().any(|route| route.access != Access::Public);
+    if guarded && identity.names().next().is_none() {
+        let advice =
+            "write `identity_headers: { X-User-Id: sub }`: none is set, and a client's own is not stripped";
+        diagnostics.warning(file_place, "there are no `identity_headers`", advice);
+    }
 }
 
 /// A route that asks for a credential which nobody can have is a mistake.

@@ -20,7 +20,7 @@ fn errors(yaml: &str, own: bool) -> String {
 #[test]
 fn issuers_say_all_that_is_needed() {
     for (issuer, message) in [
-        ("{ use: auth }", "needs an `auth` section"),
+        ("{ use: auth }", "needs the auth service"),
         ("{ use: aut }", "did you mean `auth`"),
         ("{ issuer: https://i.test }", "exactly one source of keys"),
         ("{ issuer: https://i.test }", "`audience` is missing"),

@@ -133,7 +133,7 @@ struct News {
 fn revocations_section(
     node: Option<&Node>,
     auth_in_process: bool,
-    file_place: durward_config::Place,
+    file_place: Place,
     diagnostics: &mut Diagnostics,
 ) -> News {
     let mut news = News {

@@ -75,7 +75,7 @@ upstreams:
 routes:
   - { path: /api/**, upstream: apo }
   - { path: api, upstream: api }
-  - { path: /a/{id}/**, upstream: api, require: { sub: \"{user}\" } }
+  - { path: \"/a/{id}/**\", upstream: api, require: { sub: \"{user}\" } }
   - { path: /b/**, upstream: api, acess: public }
   - { path: /c/**, upstream: api, access: everyone }
   - { path: /d/**, upstream: api }
@@ -126,19 +126,58 @@ fn json_output_has_the_same_diagnostics() {
     assert!(!unknown["advice"].as_str().unwrap().is_empty(), "{unknown}");
 }
 
+/// [`FOREIGN`] with more routes.
+fn with_routes(routes: &[&str]) -> String {
+    let lines = routes
+        .iter()
+        .map(|route| format!("  - {{ {route}, upstream: api }}\n"));
+    FOREIGN.to_owned() + &lines.collect::<String>()
+}
+
 #[test]
 fn unreachable_routes_are_warnings() {
-    let shadowed = format!(
-        "{FOREIGN}  - {{ path: /api/x/**, upstream: api, methods: [GET] }}\n  - {{ path: \"/api/x/**\", upstream: api, methods: [GET, GET] }}\n"
+    let hidden = with_routes(&["path: \"/things/{id}/x\"", "path: /things/*/x"]);
+    let finished = check(&hidden, &["--json"]);
+    assert_eq!(finished.code, 0, "{finished:?}");
+    let answer: Value = serde_json::from_str(&finished.stdout).unwrap();
+    let [warning] = &answer["diagnostics"].as_array().unwrap()[..] else {
+        panic!("{answer}")
+    };
+    assert_eq!(
+        (&answer["valid"], &warning["severity"]),
+        (&true.into(), &"warning".into()),
+        "{answer}"
     );
-    // A tie is an error; a route that can never match is a warning.
-    assert!(errors_of(&shadowed).contains("/api/x/**"));
-    let unreachable = format!("{FOREIGN}  - {{ path: /api/../x, upstream: api }}\n");
-    let finished = check(&unreachable, &[]);
+    let message = warning["message"].as_str().unwrap();
+    assert!(message.contains("`/things/*/x` can never match"), "{message}");
+    assert_eq!(warning["line"], hidden.lines().count());
+    let human = check(&hidden, &[]);
+    assert_eq!(human.code, 0);
     assert!(
-        finished.stdout.contains("/api/../x") || finished.stderr.contains("/api/../x"),
-        "{finished:?}"
+        human.stdout.contains("warning") && human.stdout.contains("/things/*/x"),
+        "{human:?}"
     );
+}
+
+#[test]
+fn routes_that_cannot_be_told_apart_are_errors() {
+    for (routes, said) in [
+        (
+            [
+                "path: /same/**, methods: [GET]",
+                "path: /same/**, methods: [HEAD, GET]",
+            ],
+            "ties with",
+        ),
+        (["path: \"/one/{a}/**\"", "path: \"/one/{b}/**\""], "ties with"),
+        (["path: /case/**", "path: /Case/**"], "upper and lower case"),
+        (["path: /dots/../x", "path: /dots"], "/dots/../x"),
+        (["path: /a/**/b", "path: /dots"], "/a/**/b"),
+        (["path: no-slash", "path: /dots"], "no-slash"),
+    ] {
+        let text = errors_of(&with_routes(&routes));
+        assert!(text.contains(said), "{routes:?}: {text}");
+    }
 }
 
 #[test]
@@ -173,7 +212,6 @@ fn what_is_not_built_is_an_error_and_never_ignored() {
         assert!(OWN.contains(from), "{from}");
         let said_so = errors_of(&OWN.replace(from, to));
         assert!(said_so.contains(said), "{to}: {said_so}");
-        assert!(!said_so.contains("hunter2"), "{said_so}");
     }
 }
 
@@ -200,18 +238,44 @@ fn secrets_do_not_stand_in_the_file() {
 }
 
 #[test]
+fn a_secret_in_the_wrong_place_is_not_repeated() {
+    for (configuration, from, to) in [
+        (OWN, "sqlite:data/auth.db", "postgres://user:hunter2@db/auth"),
+        (
+            OWN,
+            "[\"@api\"] }",
+            "[\"@api\"], headers: { X-Api-Key: hunter2 } }",
+        ),
+        (FOREIGN, "jwks: jwks.json", "secret: hunter2"),
+    ] {
+        assert!(configuration.contains(from), "{from}");
+        let said = errors_of(&configuration.replace(from, to));
+        assert!(!said.contains("hunter2"), "{said}");
+    }
+}
+
+#[test]
 fn nothing_is_said_twice_in_the_file_either() {
     for (from, to) in [
         ("revocations:", "revocations: { store: embedded }\nrevocations:"),
-        ("    servers", "    servers"),
         ("  X-User-Id: sub\n", "  X-User-Id: sub\n  X-User-Id: roles\n"),
         ("  X-User-Id: sub\n", "  X-User-Id: sub\n  X_User_Id: roles\n"),
+        (
+            "  audience: example\n",
+            "  audience: example\n  audience: example\n",
+        ),
+        ("  - use: auth\n", "  - use: auth\n  - use: auth\n"),
     ] {
         let twice = OWN.replace(from, to);
-        if twice != OWN {
-            errors_of(&twice);
-        }
+        assert_ne!(twice, OWN);
+        errors_of(&twice);
     }
+}
+
+#[test]
+fn the_check_finds_that_keys_are_not_there() {
+    let said = errors_of(&FOREIGN.replace("jwks: jwks.json", "jwks: absent.json"));
+    assert!(said.contains("absent.json"), "{said}");
 }
 
 #[test]
@@ -230,7 +294,7 @@ fn what_is_no_yaml_or_no_file_is_said_to_be_none() {
     }
     let folder = TestFolder::new();
     let finished = durward(&["check", "--config", "absent.yaml"], &folder);
-    assert_eq!(finished.code, 1, "{finished:?}");
+    assert_eq!(finished.code, 4, "{finished:?}");
     assert!(finished.stderr.contains("absent.yaml"), "{finished:?}");
 }
 
@@ -273,7 +337,7 @@ fn a_port_that_is_taken_is_another_kind_of_failure() {
 #[test]
 fn a_second_service_on_the_same_socket_does_not_start() {
     let backend = Backend::start();
-    let service = Setup::up(OWN).api(&backend).start();
+    let service = Setup::own(&backend).start();
     let second = durward(
         &["up", "--config", service.file().to_str().unwrap()],
         &service.folder,

@@ -37,10 +37,7 @@ fn stand() -> Stand {
         None => Reply::ok("upstream"),
     });
     let key = Key::es256("k1");
-    let service = Setup::gateway(FOREIGN)
-        .api(&backend)
-        .file("jwks.json", Key::set(&[&key]))
-        .start();
+    let service = Setup::foreign(&backend, &[&key]).start();
     Stand {
         backend,
         service,
@@ -239,6 +236,34 @@ fn nobody_says_where_they_come_from() {
 }
 
 #[test]
+fn only_a_proxy_says_what_proxies_say() {
+    let stand = stand();
+    for name in [
+        "CF-Connecting-IP",
+        "True-Client-IP",
+        "X-Client-IP",
+        "X-Original-URL",
+        "x_original_uri",
+        "X-Rewrite-URL",
+        "X.Rewrite.Url",
+        "X-Accel-Redirect",
+        "X-Authenticated-Scope",
+        "X-Authenticated-User",
+        "Remote-User",
+        "X-HTTP-Method-Override",
+    ] {
+        let request = stand.forwarded(&get("/public/x").header(name, FORGED), 200);
+        assert!(
+            !String::from_utf8_lossy(&request.head).contains(FORGED),
+            "{name}: {request:?}"
+        );
+    }
+    // What no proxy says is the client's to say.
+    let request = stand.forwarded(&get("/public/x").header("X-Originality", "mine"), 200);
+    assert_eq!(request.values("x-originality"), ["mine"]);
+}
+
+#[test]
 fn a_backends_own_key_is_set_by_the_gateway_alone() {
     const SECRET: &str = "the backend's own key";
     let backend = Backend::start();
@@ -308,5 +333,27 @@ fn what_cannot_be_said_in_a_header_is_refused() {
             answer.text()
         );
         assert!(stand.backend.take().is_empty(), "{subject:?}");
+    }
+}
+
+#[test]
+fn a_request_that_is_given_up_answers_nobody_else() {
+    let backend = Backend::answering(|request| Reply::ok([&request.target()[..], &[b'.'; 20_000]].concat()));
+    let service = Setup::foreign(&backend, &[&Key::es256("k1")]).start();
+    let mut kept = service.connect();
+    for n in 0..100 {
+        let mut given_up = service.connect();
+        given_up.send(format!("GET /public/given-up-{n} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes());
+        if n % 2 == 0 {
+            given_up.read_until(b"given-up");
+        }
+        drop(given_up);
+        let path = format!("/public/kept-{n}");
+        let answer = kept.ask(&get(&path)).expect(200);
+        assert!(
+            answer.text().starts_with(&format!("{path}.")),
+            "{n}: {}",
+            &answer.text()[..40]
+        );
     }
 }

@@ -1,5 +1,6 @@
 //! Black-box tests of the real binary: what users, backends and operators see of it.
 
+mod apart;
 mod attack_cases;
 mod ban;
 mod bodies;
@@ -11,6 +12,7 @@ mod harness;
 mod identity;
 mod leaks;
 mod metrics;
+mod pasted;
 mod paths;
 mod real_backends;
 mod requests;

@@ -1,101 +1,84 @@
 //! What the gateway measures about itself, read by a parser that somebody else wrote.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io;
+use std::collections::BTreeSet;
 
-use prometheus_parse::{Sample, Scrape, Value};
+use prom_text_format_parser::{Metric, Sample, Scrape, Type, ValueType};
 
-use crate::harness::{Account, Backend, FOREIGN, Key, OWN, Service, Setup, claims, get, login, mint, post};
+use crate::harness::{Account, Backend, FOREIGN, Key, Service, Setup, claims, get, login, mint, post};
 
-/// The samples of a scrape by name and labels.
-struct Metrics(Vec<Sample>);
+/// A scrape, parsed.
+struct Metrics(Vec<Metric>);
 
 impl Metrics {
+    /// Scrapes. What the parser made of the text is all that stands in it.
     #[track_caller]
     fn of(service: &Service) -> Self {
         let answer = get("/metrics").send(service.admin).expect(200);
+        let media_type = answer.header("content-type");
         assert!(
-            answer
-                .header("content-type")
-                .starts_with("text/plain; version=0.0.4"),
-            "{:?}",
-            answer.headers
+            media_type.starts_with("text/plain; version=0.0.4"),
+            "{media_type}"
         );
         let text = answer.text();
-        let scrape = Scrape::parse(text.lines().map(|line| Ok::<_, io::Error>(line.to_owned()))).unwrap();
-        assert_well_formed(&text, &scrape);
-        Self(scrape.samples)
+        let scrape = Scrape::parse(&text).unwrap_or_else(|error| panic!("{error:?}\n{text}"));
+        assert_eq!(scrape.to_string(), text);
+        for metric in &scrape.metrics {
+            assert!(
+                metric.help_desc.is_some() && metric.kind != Type::Untyped,
+                "{}",
+                metric.name
+            );
+        }
+        Self(scrape.metrics)
     }
 
-    /// The sum over all samples of this name with these labels; nothing where there is none.
+    /// The samples of this metric with these labels.
+    fn samples(&self, name: &str, labels: &[(&str, &str)]) -> impl Iterator<Item = &Sample> {
+        let metrics = self.0.iter().filter(move |metric| metric.name == name);
+        let has = |sample: &Sample, label: &(&str, &str)| label_of(sample, label.0) == Some(label.1);
+        metrics
+            .flat_map(|metric| &metric.samples)
+            .filter(move |sample| labels.iter().all(|label| has(sample, label)))
+    }
+
+    /// The sum over these samples; nothing where there is none.
     fn sum(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
-        let found: Vec<f64> = self
-            .with(name, labels)
-            .map(|sample| number(&sample.value))
-            .collect();
+        self.sum_of(ValueType::Sample, name, labels)
+    }
+
+    /// How often a histogram with these labels has observed something.
+    fn count(&self, histogram: &str, labels: &[(&str, &str)]) -> f64 {
+        self.sum_of(ValueType::Count, histogram, labels).unwrap_or(0.0)
+    }
+
+    fn sum_of(&self, kind: ValueType, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        let samples = self
+            .samples(name, labels)
+            .filter(|sample| sample.value.value_type == kind);
+        let found: Vec<f64> = samples.map(|sample| sample.value.value.as_f64()).collect();
         (!found.is_empty()).then(|| found.iter().sum())
     }
 
-    fn count(&self, histogram: &str, labels: &[(&str, &str)]) -> f64 {
-        self.sum(&format!("{histogram}_count"), labels).unwrap_or(0.0)
-    }
-
-    fn with(&self, name: &str, labels: &[(&str, &str)]) -> impl Iterator<Item = &Sample> {
-        self.0.iter().filter(move |sample| {
-            sample.metric == name
-                && labels
-                    .iter()
-                    .all(|(label, value)| sample.labels.get(label) == Some(*value))
-        })
-    }
-
-    fn values_of(&self, label: &str) -> BTreeSet<String> {
-        self.0
+    /// Every label with its values, but for the bounds of buckets.
+    fn labels(&self) -> BTreeSet<(String, String)> {
+        let labels = self
+            .0
             .iter()
-            .filter_map(|sample| sample.labels.get(label))
-            .map(str::to_owned)
+            .flat_map(|metric| &metric.samples)
+            .flat_map(|sample| sample.labels.iter());
+        let labels = labels.filter(|label| label.key != "le");
+        labels
+            .map(|label| (label.key.clone(), label.value.clone()))
             .collect()
     }
 }
 
-fn number(value: &Value) -> f64 {
-    match value {
-        Value::Counter(number) | Value::Gauge(number) | Value::Untyped(number) => *number,
-        other => panic!("not a number: {other:?}"),
-    }
-}
-
-/// The parser passes over lines that it cannot read; here there are none, and every family that has
-/// a type has a help text.
-fn assert_well_formed(text: &str, scrape: &Scrape) {
-    assert!(text.ends_with('\n'));
-    let lines = text.lines().filter(|line| !line.starts_with('#'));
-    let mut families: BTreeMap<&str, usize> = BTreeMap::new();
-    for line in lines {
-        let name = line.split(['{', ' ']).next().unwrap();
-        *families.entry(name.trim_end_matches("_bucket")).or_default() += 1;
-    }
-    let mut read: BTreeMap<&str, usize> = BTreeMap::new();
-    for sample in &scrape.samples {
-        let count = if let Value::Histogram(buckets) = &sample.value {
-            buckets.len()
-        } else {
-            1
-        };
-        *read.entry(&sample.metric).or_default() += count;
-        if let Value::Histogram(buckets) = &sample.value {
-            assert!(
-                buckets.windows(2).all(|pair| pair[0].count <= pair[1].count),
-                "{sample:?}"
-            );
-            assert!(
-                buckets.last().is_some_and(|last| last.less_than == f64::INFINITY),
-                "{sample:?}"
-            );
-            assert!(scrape.docs.contains_key(&sample.metric), "{}", sample.metric);
-        }
-    }
-    assert_eq!(families, read);
+fn label_of<'a>(sample: &'a Sample, name: &str) -> Option<&'a str> {
+    sample
+        .labels
+        .iter()
+        .find(|label| label.key == name)
+        .map(|label| label.value.as_str())
 }
 
 const DURATION: &str = "durward_auth_duration_seconds";
@@ -106,10 +89,7 @@ const DECISIONS: &str = "durward_auth_decisions_total";
 fn decisions_and_their_phases_move_as_requests_are_made() {
     let backend = Backend::start();
     let key = Key::es256("k1");
-    let service = Setup::gateway(FOREIGN)
-        .api(&backend)
-        .file("jwks.json", Key::set(&[&key]))
-        .start();
+    let service = Setup::foreign(&backend, &[&key]).start();
     let token = mint(&key, &claims("alice"));
     let before = Metrics::of(&service);
     for _ in 0..5 {
@@ -137,20 +117,14 @@ fn decisions_and_their_phases_move_as_requests_are_made() {
         let count = moved(PHASE, "phase", phase);
         assert!(count > 0.0 && count <= times, "{phase}: {count}");
     }
-    let took = after
-        .sum(&format!("{DURATION}_sum"), &[("outcome", "permitted")])
-        .unwrap();
+    let permitted = [("outcome", "permitted")];
+    let took = after.sum_of(ValueType::Sum, DURATION, &permitted).unwrap();
     assert!(took > 0.0 && took < 60.0, "{took}");
-    let smallest = after
-        .with(DURATION, &[("outcome", "permitted")])
-        .find_map(|sample| match &sample.value {
-            Value::Histogram(buckets) => buckets.first().map(|bucket| bucket.less_than),
-            _ => None,
-        });
-    assert!(
-        smallest.is_some_and(|bound| (bound - 250e-9).abs() < 1e-12),
-        "{smallest:?}"
-    );
+    let first = after
+        .samples(DURATION, &permitted)
+        .next()
+        .and_then(|sample| label_of(sample, "le"));
+    assert_eq!(first, Some("0.00000025"), "buckets from 250 ns up");
 
     for (route, outcome, reason, count) in [
         ("/api/**", "permitted", "none", 5.0),
@@ -199,7 +173,7 @@ fn an_upstream_that_is_away_is_counted() {
 #[test]
 fn the_auth_service_and_the_mirror_are_measured() {
     let backend = Backend::start();
-    let service = Setup::up(OWN).api(&backend).start();
+    let service = Setup::own(&backend).start();
     let alice = service.account("alice", &[]);
     service.ask(&login("alice", "not the password")).expect(401);
     let before = Metrics::of(&service);
@@ -211,7 +185,7 @@ fn the_auth_service_and_the_mirror_are_measured() {
     assert!(after.sum("durward_revocation_entries", &[]).unwrap() >= 1.0);
     assert!(after.sum("durward_revocation_staleness_seconds", &[]).unwrap() < 60.0);
     assert_eq!(after.sum(DECISIONS, &[("reason", "revoked")]), Some(1.0));
-    let names: BTreeSet<&str> = after.0.iter().map(|sample| sample.metric.as_str()).collect();
+    let names: BTreeSet<&str> = after.0.iter().map(|metric| metric.name.as_str()).collect();
     for word in ["login", "refresh"] {
         assert!(
             names.iter().any(|name| name.contains(word)),
@@ -223,7 +197,7 @@ fn the_auth_service_and_the_mirror_are_measured() {
 #[test]
 fn no_label_tells_of_a_user_a_path_or_a_token() {
     let backend = Backend::start();
-    let service = Setup::up(OWN).api(&backend).start();
+    let service = Setup::own(&backend).start();
     let accounts: Vec<Account> = ["alice", "mallory"].map(|name| service.account(name, &[])).into();
     for account in &accounts {
         for path in [
@@ -253,21 +227,7 @@ fn no_label_tells_of_a_user_a_path_or_a_token() {
         }
     }
     assert!(!text.to_lowercase().contains("secret"), "{text}");
-    let labels: BTreeSet<String> = Metrics::of(&service)
-        .0
-        .iter()
-        .flat_map(|sample| sample.labels.keys().cloned().collect::<Vec<_>>())
-        .collect();
-    let known = [
-        "route", "outcome", "reason", "phase", "status", "upstream", "cause", "issuer", "result", "state",
-        "kind", "name",
-    ];
-    assert!(
-        labels.iter().all(|label| known.contains(&label.as_str())),
-        "{labels:?}"
-    );
-    let routes = Metrics::of(&service).values_of("route");
-    let configured = [
+    let routes = [
         "/auth/**",
         "/.well-known/**",
         "/public/**",
@@ -277,19 +237,23 @@ fn no_label_tells_of_a_user_a_path_or_a_token() {
         "/images/{owner}/**",
         "none",
     ];
-    assert!(
-        routes.iter().all(|route| configured.contains(&route.as_str())),
-        "{routes:?}"
-    );
+    let others = [
+        "outcome", "reason", "phase", "status", "upstream", "cause", "issuer",
+    ];
+    for (label, value) in Metrics::of(&service).labels() {
+        let known = if label == "route" {
+            routes.contains(&value.as_str())
+        } else {
+            others.contains(&label.as_str())
+        };
+        assert!(known, "{label}={value}");
+    }
 }
 
 #[test]
 fn health_and_metrics_are_not_on_the_edge() {
     let backend = Backend::start();
-    let service = Setup::gateway(FOREIGN)
-        .api(&backend)
-        .file("jwks.json", Key::set(&[&Key::es256("k1")]))
-        .start();
+    let service = Setup::foreign(&backend, &[&Key::es256("k1")]).start();
     for path in ["/metrics", "/livez", "/readyz"] {
         get(path).send(service.admin).expect(200);
         service.ask(&get(path)).expect_refusal(404, "no_route");

@@ -7,21 +7,14 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::harness::{
-    Backend, OWN, PASSWORD, Service, Setup, Socket, Tokens, delete, free_address, get, login, post, put,
-    shipped,
-};
+use crate::harness::{Backend, OWN, PASSWORD, Service, Setup, Socket, Tokens, delete, get, login, post, put};
 
 /// The smallest PNG.
 const PNG: &str =
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
 
 fn start_shipped() -> Service {
-    Setup::up(&shipped())
-        .set("api", free_address())
-        .set("images", free_address())
-        .set("thumbnails", free_address())
-        .start()
+    Setup::shipped().start()
 }
 
 fn start_own(backend: &Backend) -> Service {
@@ -164,9 +157,8 @@ fn a_replayed_refresh_token_ends_the_family() {
 #[test]
 fn without_a_grace_window_the_second_use_is_one_too_many() {
     let backend = Backend::start();
-    let service = Setup::up(OWN)
-        .api(&backend)
-        .replace("  audience: example", "  audience: example\n  refresh_grace: 0s");
+    let service =
+        Setup::own(&backend).replace("  audience: example", "  audience: example\n  refresh_grace: 0s");
     let service = service.start();
     let user = service.account("alice", &[]);
     let second = Tokens::of(&service.refresh(&user.tokens.refresh));
@@ -299,7 +291,15 @@ fn sessions_are_listed_and_ended_one_by_one() {
         .iter()
         .find(|session| session["id"] == id);
     assert!(ended.is_none_or(|session| session["revoked"] == true), "{told}");
+    let tokens = service.log_in("alice");
+    let here = service.ask(&user.get("/auth/me")).expect(200).json()["session_id"].clone();
+    service.told(&["sessions", "alice", "--end", here.as_str().unwrap()]);
+    service.ask(&get("/api/x").bearer(&tokens.access)).expect(200);
+    service.ask(&user.get("/api/x")).expect_refusal(401, "revoked");
     service.told(&["sessions", "alice", "--end-all"]);
+    service
+        .ask(&get("/api/x").bearer(&tokens.access))
+        .expect_refusal(401, "revoked");
     service.ask(&user.get("/api/x")).expect_refusal(401, "revoked");
 }
 

@@ -8,8 +8,8 @@ use serde_json::json;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::harness::{
-    Account, Backend, Connection, FOREIGN, Key, OWN, Recorded, Reply, Service, Setup, Socket, claims, delete,
-    eventually, free_address, get, mint, now, post, shipped,
+    Account, Backend, Connection, Key, Recorded, Reply, Service, Setup, Socket, claims, delete, eventually,
+    get, mint, now, post,
 };
 
 const EVENTS: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: hello\n\n";
@@ -77,7 +77,7 @@ fn connections_of(backend: &Backend, user: &str) -> Vec<usize> {
 /// and his are not.
 fn ends_hers_and_not_his(end: impl FnOnce(&Service, &Account, &Account)) {
     let backend = open_ended();
-    let service = Setup::up(OWN).api(&backend).start();
+    let service = Setup::own(&backend).start();
     let boss = service.account("boss", &["admin"]);
     let [alice, bob] = ["alice", "bob"].map(|name| service.account(name, &[]));
     let hers = Stream::all(&service, &alice.tokens.access);
@@ -136,7 +136,7 @@ fn a_replayed_refresh_token_cuts_its_session() {
 #[test]
 fn ending_one_session_leaves_the_users_other_ones_open() {
     let backend = open_ended();
-    let service = Setup::up(OWN).api(&backend).start();
+    let service = Setup::own(&backend).start();
     let alice = service.account("alice", &[]);
     let phone = service.log_in("alice");
     let here = Stream::all(&service, &alice.tokens.access);
@@ -155,10 +155,7 @@ fn ending_one_session_leaves_the_users_other_ones_open() {
 fn what_a_token_opened_ends_with_the_token() {
     let backend = open_ended();
     let key = Key::es256("k1");
-    let service = Setup::gateway(FOREIGN)
-        .api(&backend)
-        .file("jwks.json", Key::set(&[&key]))
-        .start();
+    let service = Setup::foreign(&backend, &[&key]).start();
     let mut soon = claims("alice");
     soon["exp"] = (now() + 3).into();
     let short = Stream::all(&service, &mint(&key, &soon));
@@ -193,9 +190,9 @@ fn what_another_user_has_open_goes_on_word_by_word() {
         let user = request.values("x-user-id").remove(0);
         Reply::Pieces(waiting.lock().unwrap().remove(&user).unwrap())
     });
-    let service = Setup::up(OWN).api(&backend).start();
+    let service = Setup::own(&backend).start();
     let [alice, bob] = ["alice", "bob"].map(|name| service.account(name, &[]));
-    let mut open = |user: &Account| -> (Sender<Vec<u8>>, Connection) {
+    let open = |user: &Account| -> (Sender<Vec<u8>>, Connection) {
         let (sender, receiver) = channel();
         pieces.lock().unwrap().insert(user.id.clone(), receiver);
         let mut connection = service.connect();
@@ -216,11 +213,7 @@ fn what_another_user_has_open_goes_on_word_by_word() {
 
 #[test]
 fn the_demo_chat_is_cut_and_the_demo_server_sees_it() {
-    let service = Setup::up(&shipped())
-        .set("api", free_address())
-        .set("images", free_address())
-        .set("thumbnails", free_address())
-        .start();
+    let service = Setup::shipped().start();
     let boss = service.account("boss", &["admin"]);
     let users = ["carol", "dave"].map(|name| service.account(name, &[]));
     let [mut hers, mut his] = users.each_ref().map(|user| {
@@ -239,4 +232,37 @@ fn the_demo_chat_is_cut_and_the_demo_server_sees_it() {
     his.say("still here");
     assert_eq!(his.hear(), "still here");
     assert_eq!(Socket::open(&service, "/api/chat", &[]).unwrap_err(), 401);
+}
+
+#[test]
+fn a_websocket_stays_open_from_the_start() {
+    // The backend answers at once, on connections old and new, with and without a first word.
+    let backend = Backend::answering(|request| {
+        let first_word = if request.target().ends_with(b"greeted") {
+            &b"welcome"[..]
+        } else {
+            b""
+        };
+        Reply::Echo([&accept(request), first_word].concat())
+    });
+    let service = Setup::foreign(&backend, &[&Key::es256("k1")]).start();
+    let upgrade = |path: &str| {
+        get(path)
+            .header("Connection", "Upgrade")
+            .header("Upgrade", "websocket")
+            .header("Sec-WebSocket-Version", "13")
+            .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
+    };
+    for n in 0..200 {
+        let mut connection = service.connect();
+        if n % 2 == 0 {
+            connection.begin(&upgrade("/public/greeted")).expect(101);
+            connection.read_until(b"welcome");
+        } else {
+            connection.begin(&upgrade("/public/silent")).expect(101);
+        }
+        let word = format!("word {n}.");
+        connection.send(word.as_bytes());
+        connection.read_until(word.as_bytes());
+    }
 }

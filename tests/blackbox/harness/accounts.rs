@@ -6,7 +6,7 @@ use super::client::{Answer, Ask, get, post};
 use super::service::Service;
 
 /// A password that nobody would object to.
-pub const PASSWORD: &str = "correct horse battery staple";
+pub const PASSWORD: &str = "a lantern in the harbour at nine";
 
 /// What logging in gives.
 #[derive(Clone, Debug)]

@@ -88,6 +88,8 @@ pub enum Reply {
     Bytes(Vec<u8>),
     /// These bytes, and then silence until the peer hangs up.
     Open(Vec<u8>),
+    /// These bytes, and then whatever the peer sends, back to it.
+    Echo(Vec<u8>),
     /// These bytes, and then more of them for as long as the peer takes them.
     Endless(Vec<u8>),
     /// Piece after piece as the test hands them over.
@@ -190,12 +192,6 @@ impl Backend {
         requests.remove(0)
     }
 
-    /// Waits until there are this many requests.
-    #[track_caller]
-    pub fn wait_for(&self, count: usize) -> Vec<Recorded> {
-        self.wait(|log| (log.requests.len() >= count).then(|| log.requests.clone()))
-    }
-
     /// Waits until the peer of this connection has hung up.
     #[track_caller]
     pub fn wait_closed(&self, connection: usize) {
@@ -281,6 +277,14 @@ impl Peer<'_> {
                 self.stream.write_all(&bytes).ok()?;
                 while self.fill().is_some() {}
                 None
+            }
+            Reply::Echo(bytes) => {
+                self.stream.write_all(&bytes).ok()?;
+                loop {
+                    self.fill()?;
+                    let heard = std::mem::take(&mut self.unread);
+                    self.stream.write_all(&heard).ok()?;
+                }
             }
             Reply::Endless(bytes) => {
                 while self.stream.write_all(&bytes).is_ok() {}

@@ -77,11 +77,11 @@ impl Ask {
         Connection::open(address).ask(self)
     }
 
-    /// The same, where the other side may not answer.
+    /// The same, where the other side may not be there, or not answer.
     pub fn send_if_answered(&self, address: SocketAddr) -> Option<Answer> {
-        let mut connection = Connection::open(address);
-        connection.send(&self.bytes(&address.to_string()));
-        connection.answer()
+        let mut connection = Connection::try_open(address).ok()?;
+        connection.set_patience(Duration::from_secs(1));
+        connection.ask_if_answered(self)
     }
 
     /// Its bytes.
@@ -171,17 +171,23 @@ pub struct Connection {
 }
 
 impl Connection {
+    #[track_caller]
     pub fn open(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap_or_else(|error| panic!("{address}: {error}"));
+        Self::try_open(address).unwrap_or_else(|error| panic!("{address}: {error}"))
+    }
+
+    /// The same, where nobody may be listening.
+    pub fn try_open(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Self {
+        Ok(Self {
             stream,
             host: address.to_string(),
             unread: Vec::new(),
             silence_ends: false,
-        }
+        })
     }
 
     /// Asks and reads the whole answer.
@@ -193,6 +199,13 @@ impl Connection {
             .head()
             .unwrap_or_else(|| panic!("closed without an answer to {ask:?}"));
         if without_body { head } else { self.body_of(head) }
+    }
+
+    /// The same, where the other side may hang up instead.
+    #[track_caller]
+    pub fn ask_if_answered(&mut self, ask: &Ask) -> Option<Answer> {
+        self.send(&ask.bytes(&self.host.clone()));
+        self.answer()
     }
 
     /// Asks and reads the head of the answer only.
@@ -213,7 +226,11 @@ impl Connection {
     #[track_caller]
     pub fn raw(&mut self, bytes: &[u8]) -> Vec<Answer> {
         self.send(bytes);
-        let first = self.answer();
+        let first = if bytes.starts_with(b"HEAD ") {
+            self.head()
+        } else {
+            self.answer()
+        };
         let _ = self.stream.shutdown(Shutdown::Write);
         first
             .into_iter()

@@ -1,12 +1,12 @@
 //! Keys of issuers that nobody here runs.
 
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
 };
-use aws_lc_rs::{hmac, signature};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
@@ -137,7 +137,7 @@ impl Key {
 
 /// The modulus out of RFC 8017's RSAPublicKey: two headers and a zero stand before 256 bytes.
 fn modulus(pair: &RsaKeyPair) -> &[u8] {
-    let der = signature::KeyPair::public_key(pair).as_ref();
+    let der = KeyPair::public_key(pair).as_ref();
     assert_eq!(der[..9], [0x30, 0x82, 0x01, 0x0a, 0x02, 0x82, 0x01, 0x01, 0x00]);
     &der[9..265]
 }

@@ -18,7 +18,7 @@ pub use accounts::{Account, PASSWORD, Tokens, login, refresh};
 pub use backend::{Backend, Recorded, Reply};
 pub use client::{Answer, Ask, Connection, ask, delete, get, post, put};
 pub use clock::{eventually, now};
-pub use configuration::{FOREIGN, FOREIGN_ISSUER, OWN, shipped};
+pub use configuration::{FOREIGN, FOREIGN_ISSUER, OWN};
 pub use folder::TestFolder;
 pub use keys::Key;
 pub use ports::free_address;

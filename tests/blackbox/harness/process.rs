@@ -27,11 +27,31 @@ pub struct Finished {
 impl Process {
     /// Starts the binary with these arguments in `folder`.
     pub fn start(arguments: &[&str], folder: &Path, environment: &[(&str, &str)], input: &str) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_durward"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_durward"));
+        command
             .args(arguments)
-            .current_dir(folder)
             .env_remove("DURWARD_LOG")
-            .envs(environment.iter().copied())
+            .envs(environment.iter().copied());
+        Self::spawn(command, folder, input)
+    }
+
+    /// Runs shell lines in `folder`, where `durward` is the binary.
+    pub fn shell(lines: &str, folder: &Path) -> Self {
+        let binaries = Path::new(env!("CARGO_BIN_EXE_durward"))
+            .parent()
+            .unwrap()
+            .display();
+        let path = std::env::var("PATH").unwrap_or_default();
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", lines])
+            .env("PATH", format!("{binaries}:{path}"));
+        Self::spawn(command, folder, "")
+    }
+
+    fn spawn(mut command: Command, folder: &Path, input: &str) -> Self {
+        let mut child = command
+            .current_dir(folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -93,8 +113,16 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if thread::panicking() {
-            eprintln!("---- stdout of durward\n{}", self.stdout.all());
-            eprintln!("---- stderr of durward\n{}", self.stderr.all());
+            eprintln!(
+                "---- stdout of process {}\n{}",
+                self.child.id(),
+                self.stdout.all()
+            );
+            eprintln!(
+                "---- stderr of process {}\n{}",
+                self.child.id(),
+                self.stderr.all()
+            );
         }
     }
 }

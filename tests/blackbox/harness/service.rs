@@ -1,12 +1,14 @@
 //! The service under test: a configuration with addresses of its own, and the process that runs it.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 
 use super::backend::Backend;
 use super::client::{Answer, Ask, Connection, get};
 use super::clock::eventually;
+use super::configuration::{FOREIGN, OWN, shipped};
 use super::folder::TestFolder;
+use super::keys::Key;
 use super::ports::free_address;
 use super::process::{Finished, Process};
 
@@ -31,6 +33,31 @@ impl Setup {
     /// `durward gateway` with this configuration.
     pub fn gateway(configuration: &str) -> Self {
         Self::new("gateway", configuration)
+    }
+
+    /// `durward auth` with this configuration.
+    pub fn auth(configuration: &str) -> Self {
+        Self::new("auth", configuration)
+    }
+
+    /// Auth service and gateway in front of `backend`: [`OWN`].
+    pub fn own(backend: &Backend) -> Self {
+        Self::up(OWN).api(backend)
+    }
+
+    /// The gateway alone, for these keys of a foreign issuer, in front of `backend`: [`FOREIGN`].
+    pub fn foreign(backend: &Backend, keys: &[&Key]) -> Self {
+        Self::gateway(FOREIGN)
+            .api(backend)
+            .file("jwks.json", Key::set(keys))
+    }
+
+    /// What is shipped, demo and all, on addresses of its own.
+    pub fn shipped() -> Self {
+        let demo = ["api", "images", "thumbnails"];
+        demo.into_iter().fold(Self::up(&shipped()), |setup, name| {
+            setup.set(name, free_address())
+        })
     }
 
     fn new(command: &str, configuration: &str) -> Self {
@@ -100,13 +127,11 @@ impl Setup {
         panic!("found no free ports")
     }
 
-    /// Starts it and waits only until it answers.
+    /// Starts it and waits only until it listens at one of its addresses.
     #[track_caller]
-    pub fn launch_unready(self) -> Service {
+    pub fn listening(self, at: impl Fn(&Service) -> SocketAddr) -> Service {
         let service = Service::launch(self);
-        eventually("the service answers", || {
-            std::net::TcpStream::connect(service.edge).ok()
-        });
+        eventually("the service listens", || TcpStream::connect(at(&service)).ok());
         service
     }
 
@@ -193,11 +218,8 @@ impl Service {
             if process.ended().is_some() {
                 return Some(Err(process.stderr()));
             }
-            let listens = std::net::TcpStream::connect(admin).is_ok();
-            let ready = listens
-                && get("/readyz")
-                    .send_if_answered(admin)
-                    .is_some_and(|answer| answer.status == 200);
+            let answer = get("/readyz").send_if_answered(admin);
+            let ready = answer.is_some_and(|answer| answer.status == 200);
             ready.then_some(Ok(()))
         })
     }

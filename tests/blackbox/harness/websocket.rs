@@ -12,7 +12,7 @@ use super::service::Service;
 
 /// An open WebSocket.
 #[derive(Debug)]
-pub struct Socket(WebSocket<TcpStream>);
+pub struct Socket(Box<WebSocket<TcpStream>>);
 
 impl Socket {
     /// Opens one, with these headers beside what the protocol wants; the status where it is refused.
@@ -29,8 +29,8 @@ impl Socket {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        match client::client(request.body(()).unwrap(), stream) {
-            Ok((socket, _)) => Ok(Self(socket)),
+        match client(request.body(()).unwrap(), stream) {
+            Ok((socket, _)) => Ok(Self(Box::new(socket))),
             Err(error) => Err(refusal(&error.to_string())),
         }
     }

@@ -127,12 +127,14 @@ fn parse_root(text: &str) -> Result<Node, Diagnostic> {
     })
 }
 
-/// YAML 1.2's core schema: `on`, `off`, `yes` and `no` are text, and so are `010` and `1_000`.
+/// YAML 1.2's core schema: `on`, `off`, `yes` and `no` are text, and so are `010` and `1_000`. Merge
+/// keys (`<<`) are refused: what a route says should stand where the route stands.
 fn core_schema() -> serde_saphyr::Options {
     serde_saphyr::options! {
         strict_booleans: true,
         leading_zero_numbers_as_strings: true,
         underscored_numbers_as_strings: true,
+        merge_keys: serde_saphyr::MergeKeyPolicy::Error,
     }
 }
 
@@ -287,6 +289,12 @@ mod tests {
             Document::parse("c.yaml", "10").unwrap().root().value,
             Value::Integer(10)
         );
+    }
+
+    #[test]
+    fn merge_keys_are_refused() {
+        let errors = Document::parse("c.yaml", "a: &a { access: public }\nb: { <<: *a }\n").unwrap_err();
+        assert!(errors.to_string().contains("c.yaml:2:"), "{errors}");
     }
 
     #[test]

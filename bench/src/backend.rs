@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::Fallible;
 use crate::http_message::{fields, head};
 use crate::role::tell;
-use crate::Fallible;
 
 /// The path of the report.
 pub const REPORT_PATH: &str = "/backend-report";
@@ -54,19 +54,25 @@ type Seen = Rc<RefCell<BackendReport>>;
 
 /// Serves until the process ends.
 pub(crate) fn play(role: &BackendRole) -> Fallible<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()?;
     tokio::task::LocalSet::new().block_on(&runtime, serve(answer(role.body_bytes)))
 }
 
 fn answer(body_bytes: usize) -> Rc<[u8]> {
     let body = "x".repeat(body_bytes);
     let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nCache-Control: no-store\r\n";
-    format!("{head}Content-Length: {body_bytes}\r\n\r\n{body}").into_bytes().into()
+    format!("{head}Content-Length: {body_bytes}\r\n\r\n{body}")
+        .into_bytes()
+        .into()
 }
 
 async fn serve(answer: Rc<[u8]>) -> Fallible<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    tell(&Listening { address: listener.local_addr()? })?;
+    tell(&Listening {
+        address: listener.local_addr()?,
+    })?;
     let seen = Seen::default();
     loop {
         let (stream, _) = listener.accept().await?;
@@ -113,7 +119,11 @@ fn remember(request: &[u8], seen: &mut BackendReport) -> bool {
     for (name, value) in fields(request) {
         if name.eq_ignore_ascii_case(b"x-user-id") {
             user_ids += 1;
-            if seen.last_user_id.as_ref().is_none_or(|last| last.as_bytes() != value) {
+            if seen
+                .last_user_id
+                .as_ref()
+                .is_none_or(|last| last.as_bytes() != value)
+            {
                 seen.last_user_id = Some(String::from_utf8_lossy(value).into_owned());
             }
         } else if name.eq_ignore_ascii_case(b"authorization") {
@@ -144,7 +154,10 @@ mod tests {
     #[test]
     fn what_arrives_is_counted() {
         let mut seen = BackendReport::default();
-        assert!(!remember(b"GET / HTTP/1.1\r\nx-user-id: u_1\r\nAuthorization: Bearer t\r\n", &mut seen));
+        assert!(!remember(
+            b"GET / HTTP/1.1\r\nx-user-id: u_1\r\nAuthorization: Bearer t\r\n",
+            &mut seen
+        ));
         assert!(remember(b"GET / HTTP/1.1\r\nUpgrade: websocket\r\n", &mut seen));
         let expected = BackendReport {
             requests: 2,

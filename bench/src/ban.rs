@@ -65,31 +65,60 @@ pub fn run(options: &Options) -> Fallible<()> {
     let first_start = first.ready_after;
     eprintln!("adding {} users", options.bans + options.web_sockets);
     let admin = first.add_users(&["root-admin".into()], &["admin"])?;
-    let names: Vec<_> = (0..options.bans + options.web_sockets).map(|user| format!("user-{user}")).collect();
+    let names: Vec<_> = (0..options.bans + options.web_sockets)
+        .map(|user| format!("user-{user}"))
+        .collect();
     let ids = first.add_users(&names, &["customer"])?;
     first.stop()?;
     revocation_rows::append(&folder.join(DATABASE), ISSUER, options.entries)?;
 
     let starts = time_starts(options, folder, backend_address)?;
     println!("start of the process to the first 200 of /readyz:");
-    println!("  {:>10.1} ms  first start: database, keys and migrations are made", millis(first_start));
-    println!("  {}  with {} entries in the database\n", spread(&starts), options.entries);
+    println!(
+        "  {:>10.1} ms  first start: database, keys and migrations are made",
+        millis(first_start)
+    );
+    println!(
+        "  {}  with {} entries in the database\n",
+        spread(&starts),
+        options.entries
+    );
 
     let durward = start(options, folder, backend_address)?;
     eprintln!("logging {} users in", names.len());
     let users = durward.log_in(&names, &ids)?;
-    let [admin] = durward.log_in(&["root-admin".into()], &admin)?.try_into().map_err(|_| "no admin")?;
+    let [admin] = durward
+        .log_in(&["root-admin".into()], &admin)?
+        .try_into()
+        .map_err(|_| "no admin")?;
     let (banned, watched) = users.split_at(options.bans);
     let (by_http, by_control) = banned.split_at(banned.len().div_ceil(2));
 
     let mut operator = Operator::new(&durward, &admin)?;
     let mut rows = Vec::new();
     for (door, victims) in [(Door::Http, by_http), (Door::Control, by_control)] {
-        let bans = victims.iter().map(|user| operator.ban_and_ask(durward.edge, door, user));
+        let bans = victims
+            .iter()
+            .map(|user| operator.ban_and_ask(durward.edge, door, user));
         rows.extend(ban_rows(door, &bans.collect::<Fallible<Vec<_>>>()?));
     }
-    println!("{}\n", table(&["bans", "number", "accepted after ack", "p50 us", "p99 us", "max us"], &rows));
-    let cuts = watched.iter().map(|user| operator.ban_and_watch(durward.edge, user));
+    println!(
+        "{}\n",
+        table(
+            &[
+                "bans",
+                "number",
+                "accepted after ack",
+                "p50 us",
+                "p99 us",
+                "max us"
+            ],
+            &rows
+        )
+    );
+    let cuts = watched
+        .iter()
+        .map(|user| operator.ban_and_watch(durward.edge, user));
     println!("{}", cut_table(&cuts.collect::<Fallible<Vec<_>>>()?));
     durward.stop()?;
     Ok(())
@@ -115,7 +144,11 @@ fn time_starts(options: &Options, folder: &Path, backend: SocketAddr) -> Fallibl
         times.push(nanos(durward.ready_after));
         let entries = durward.metric("durward_revocation_entries")?;
         if entries < options.entries as f64 {
-            return Err(format!("the mirror holds {entries} entries instead of {}", options.entries).into());
+            return Err(format!(
+                "the mirror holds {entries} entries instead of {}",
+                options.entries
+            )
+            .into());
         }
         durward.stop()?;
     }
@@ -166,7 +199,10 @@ impl Operator {
                 let fields = [("Authorization", self.authorization.as_str())];
                 self.edge.ask("PUT", &path, &fields, Some(&reason))?
             }
-            Door::Control => self.control.ask("PUT", &format!("/users/{}/ban", user.name), &[], Some(&reason))?,
+            Door::Control => {
+                self.control
+                    .ask("PUT", &format!("/users/{}/ban", user.name), &[], Some(&reason))?
+            }
         };
         match answer.status {
             200..300 => Ok(()),
@@ -195,7 +231,11 @@ impl Operator {
             if answer.status != 200 {
                 let refused = acknowledged.elapsed();
                 expect_revoked(&answer)?;
-                return Ok(Ban { acknowledged: acknowledged - sent, refused, accepted });
+                return Ok(Ban {
+                    acknowledged: acknowledged - sent,
+                    refused,
+                    accepted,
+                });
             }
         }
         Err(format!("{} was never refused", user.name).into())
@@ -210,14 +250,26 @@ impl Operator {
         let acknowledged = Instant::now();
         let ended = watcher.join().map_err(|_| "the watcher has panicked")??;
         let early = ended < acknowledged;
-        let from_acknowledged = if early { acknowledged - ended } else { ended - acknowledged };
-        Ok(Cut { since_sent: ended.saturating_duration_since(sent), from_acknowledged, early })
+        let from_acknowledged = if early {
+            acknowledged - ended
+        } else {
+            ended - acknowledged
+        };
+        Ok(Cut {
+            since_sent: ended.saturating_duration_since(sent),
+            from_acknowledged,
+            early,
+        })
     }
 }
 
 fn expect_revoked(answer: &Answer) -> Fallible<()> {
     let reason = answer.json(401)?["reason"].clone();
-    if reason == "revoked" { Ok(()) } else { Err(format!("refused for {reason}, not for the ban").into()) }
+    if reason == "revoked" {
+        Ok(())
+    } else {
+        Err(format!("refused for {reason}, not for the ban").into())
+    }
 }
 
 fn open_web_socket(edge: SocketAddr, user: &User) -> Fallible<TcpStream> {
@@ -275,15 +327,29 @@ fn cut_table(cuts: &[Cut]) -> String {
     };
     let late = cuts.iter().filter(|cut| !cut.early);
     let rows = [
-        row("ban sent to cut", cuts.iter().map(|cut| nanos(cut.since_sent)).collect()),
-        row("acknowledged to cut, of those cut later", late.map(|cut| nanos(cut.from_acknowledged)).collect()),
+        row(
+            "ban sent to cut",
+            cuts.iter().map(|cut| nanos(cut.since_sent)).collect(),
+        ),
+        row(
+            "acknowledged to cut, of those cut later",
+            late.map(|cut| nanos(cut.from_acknowledged)).collect(),
+        ),
     ];
-    table(&["open WebSockets", "number", "p50 us", "p99 us", "max us"], &rows)
+    table(
+        &["open WebSockets", "number", "p50 us", "p99 us", "max us"],
+        &rows,
+    )
 }
 
 fn spread(sorted: &[u64]) -> String {
     let at = |share| percentile(sorted, share) as f64 / 1e6;
-    format!("{:>10.1} ms  median of {} starts, at most {:.1} ms,", at(0.5), sorted.len(), at(1.0))
+    format!(
+        "{:>10.1} ms  median of {} starts, at most {:.1} ms,",
+        at(0.5),
+        sorted.len(),
+        at(1.0)
+    )
 }
 
 fn nanos(duration: Duration) -> u64 {

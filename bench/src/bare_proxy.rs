@@ -56,7 +56,12 @@ impl ProxyHttp for Bare {
 
 /// Serves until the process ends.
 pub(crate) fn play(role: &BareProxyRole) -> Fallible<()> {
-    serve(role, Bare { upstream: peer(role.upstream) })
+    serve(
+        role,
+        Bare {
+            upstream: peer(role.upstream),
+        },
+    )
 }
 
 /// Serves a proxy with the gateway's settings until the process ends.
@@ -75,6 +80,7 @@ where
 fn server_conf(role: &BareProxyRole) -> ServerConf {
     ServerConf {
         threads: role.workers,
+        work_stealing: false,
         upstream_keepalive_pool_size: role.upstream_keepalive_pool,
         max_retries: MAX_ATTEMPTS,
         ..ServerConf::default()

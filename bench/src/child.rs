@@ -27,7 +27,9 @@ impl Child {
     /// Starts a process; `name` is for messages.
     pub fn start(name: impl Into<String>, command: &mut Command) -> Fallible<Self> {
         let name = name.into();
-        let process = command.spawn().map_err(|error| format!("cannot start {name}: {error}"))?;
+        let process = command
+            .spawn()
+            .map_err(|error| format!("cannot start {name}: {error}"))?;
         let pid = process.id();
         let process = Arc::new(Mutex::new(process));
         lock(&RUNNING).push(Arc::clone(&process));
@@ -45,7 +47,12 @@ impl Child {
     }
 
     /// Its standard streams, where they are pipes.
-    pub(crate) fn take_streams(&self) -> (Option<std::process::ChildStdin>, Option<std::process::ChildStdout>) {
+    pub(crate) fn take_streams(
+        &self,
+    ) -> (
+        Option<std::process::ChildStdin>,
+        Option<std::process::ChildStdout>,
+    ) {
         let mut process = lock(&self.process);
         (process.stdin.take(), process.stdout.take())
     }
@@ -53,7 +60,9 @@ impl Child {
     /// Sends SIGTERM and waits for it to end; an error where it takes longer than `patience`.
     pub fn terminate(self, patience: Duration) -> Fallible<Duration> {
         let start = Instant::now();
-        let status = Command::new("sh").args(["-c", "kill -TERM \"$1\"", "sh", &self.pid.to_string()]).status()?;
+        let status = Command::new("sh")
+            .args(["-c", "kill -TERM \"$1\"", "sh", &self.pid.to_string()])
+            .status()?;
         if !status.success() {
             return Err(format!("cannot signal {}", self.name).into());
         }
@@ -77,11 +86,19 @@ impl Drop for Child {
 /// Makes SIGINT, SIGTERM and SIGHUP end every child, remove the scratch folders, and end this
 /// process.
 pub fn end_everything_when_told_to() -> Fallible<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         runtime.block_on(async {
-            let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
-            let [Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)] = kinds.map(signal) else { return };
+            let kinds = [
+                SignalKind::interrupt(),
+                SignalKind::terminate(),
+                SignalKind::hangup(),
+            ];
+            let [Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)] = kinds.map(signal) else {
+                return;
+            };
             tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {}, _ = hangup.recv() => {} }
             lock(&RUNNING).iter().for_each(end);
             scratch::remove_all();

@@ -47,10 +47,15 @@ impl Answer {
 impl Connection {
     /// Opens one over TCP.
     pub fn open(address: SocketAddr) -> Fallible<Self> {
-        let stream = TcpStream::connect(address).map_err(|error| format!("cannot connect to {address}: {error}"))?;
+        let stream =
+            TcpStream::connect(address).map_err(|error| format!("cannot connect to {address}: {error}"))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(Self { stream, host: address.to_string(), buffer: Vec::new() })
+        Ok(Self {
+            stream,
+            host: address.to_string(),
+            buffer: Vec::new(),
+        })
     }
 
     /// The stream itself, for what is not HTTP any more.
@@ -62,18 +67,30 @@ impl Connection {
 impl Connection<UnixStream> {
     /// Opens one to a Unix socket.
     pub fn open_unix(path: &Path) -> Fallible<Self> {
-        let stream = UnixStream::connect(path).map_err(|error| format!("cannot connect to {path:?}: {error}"))?;
+        let stream =
+            UnixStream::connect(path).map_err(|error| format!("cannot connect to {path:?}: {error}"))?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(Self { stream, host: "localhost".into(), buffer: Vec::new() })
+        Ok(Self {
+            stream,
+            host: "localhost".into(),
+            buffer: Vec::new(),
+        })
     }
 }
 
 impl<S: Read + Write> Connection<S> {
     /// Asks and waits for the answer.
-    pub fn ask(&mut self, method: &str, path: &str, fields: &[(&str, &str)], body: Option<&Value>) -> Fallible<Answer> {
+    pub fn ask(
+        &mut self,
+        method: &str,
+        path: &str,
+        fields: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Fallible<Answer> {
         let request = self.request(method, path, fields, body);
         self.send(request.as_bytes())?;
-        self.receive().map_err(|error| format!("{method} {path}: {error}").into())
+        self.receive()
+            .map_err(|error| format!("{method} {path}: {error}").into())
     }
 
     /// A whole request to this server, as [`Self::send`] takes it.
@@ -93,7 +110,11 @@ impl<S: Read + Write> Connection<S> {
             if let Some(found) = response(&self.buffer)? {
                 let mut message: Vec<u8> = self.buffer.drain(..found.bytes()).collect();
                 let body = message.split_off(found.head.bytes);
-                return Ok(Answer { status: found.status, head: String::from_utf8(message)?, body });
+                return Ok(Answer {
+                    status: found.status,
+                    head: String::from_utf8(message)?,
+                    body,
+                });
             }
             match self.stream.read(&mut piece)? {
                 0 => return Err("the connection was closed before the answer was complete".into()),
@@ -104,7 +125,13 @@ impl<S: Read + Write> Connection<S> {
 }
 
 /// A whole HTTP/1.1 request.
-pub fn request(host: &str, method: &str, path: &str, fields: &[(&str, &str)], body: Option<&Value>) -> String {
+pub fn request(
+    host: &str,
+    method: &str,
+    path: &str,
+    fields: &[(&str, &str)],
+    body: Option<&Value>,
+) -> String {
     let mut text = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n");
     for (name, value) in fields {
         let _ = write!(text, "{name}: {value}\r\n");
@@ -114,7 +141,10 @@ pub fn request(host: &str, method: &str, path: &str, fields: &[(&str, &str)], bo
         Some(body) => {
             let body = body.to_string();
             let length = body.len();
-            let _ = write!(text, "Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}");
+            let _ = write!(
+                text,
+                "Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+            );
         }
     }
     text

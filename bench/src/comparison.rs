@@ -37,22 +37,38 @@ pub fn run(options: &Options) -> Fallible<()> {
     for contender in &field.contenders {
         field.check(contender)?;
     }
-    println!("checked: 200 with the right X-User-Id and without the credential; 401 for none, a malformed and a forged one\n");
+    println!(
+        "checked: 200 with the right X-User-Id and without the credential; 401 for none, a malformed and a forged one\n"
+    );
 
     let loads = [Requests::Permitted, Requests::Public].map(|requests| (requests, field.requests(requests)));
-    let mut series: Vec<_> =
-        field.contenders.iter().map(|contender| Series { name: contender.name.into(), rounds: Vec::new() }).collect();
+    let mut series: Vec<_> = field
+        .contenders
+        .iter()
+        .map(|contender| Series {
+            name: contender.name.into(),
+            rounds: Vec::new(),
+        })
+        .collect();
     let mut logged = 0;
     for round in 0..options.rounds {
         for index in order(field.contenders.len(), round) {
             let contender = &field.contenders[index];
-            let requests = loads.iter().find(|(kind, _)| *kind == contender.requests).map(|(_, load)| load.clone());
+            let requests = loads
+                .iter()
+                .find(|(kind, _)| *kind == contender.requests)
+                .map(|(_, load)| load.clone());
             let report = measure(contender, requests.unwrap_or_default(), options)?;
             field.check_round(contender, report.sent)?;
             if contender.name == name::FULL {
                 logged += report.sent;
             }
-            eprintln!("round {} of {}: {}", round + 1, options.rounds, line(contender, &report));
+            eprintln!(
+                "round {} of {}: {}",
+                round + 1,
+                options.rounds,
+                line(contender, &report)
+            );
             series[index].rounds.push(report);
         }
     }
@@ -64,7 +80,9 @@ pub fn run(options: &Options) -> Fallible<()> {
 }
 
 fn describe(options: &Options, field: &Field) -> Fallible<()> {
-    let load = options.rate.map_or_else(|| "closed loop".into(), |rate| format!("{rate} requests/s"));
+    let load = options
+        .rate
+        .map_or_else(|| "closed loop".into(), |rate| format!("{rate} requests/s"));
     println!(
         "{} rounds of {:?} after {:?} of warm-up; {} keep-alive connections, {load}; {} workers; {} users",
         options.rounds,
@@ -74,10 +92,16 @@ fn describe(options: &Options, field: &Field) -> Fallible<()> {
         options.field.workers,
         options.field.users
     );
-    let Some(gateways) = &field.gateways else { return Ok(()) };
+    let Some(gateways) = &field.gateways else {
+        return Ok(());
+    };
     let entries = gateways.logging.metric("durward_revocation_entries")?;
     if entries < options.field.entries as f64 {
-        return Err(format!("the mirror holds {entries} entries instead of {}", options.field.entries).into());
+        return Err(format!(
+            "the mirror holds {entries} entries instead of {}",
+            options.field.entries
+        )
+        .into());
     }
     println!(
         "durward: {entries} entries in the mirror, ready after {:?}, resident {} MiB",
@@ -102,11 +126,26 @@ fn measure(contender: &Contender, requests: Vec<String>, options: &Options) -> F
 }
 
 fn line(contender: &Contender, report: &LoadReport) -> String {
-    format!("{}: {:.0}/s, {:.2} us", contender.name, report.rate(), report.cpu_micros_per_answer())
+    format!(
+        "{}: {:.0}/s, {:.2} us",
+        contender.name,
+        report.rate(),
+        report.cpu_micros_per_answer()
+    )
 }
 
 fn figures(series: &[Series]) -> String {
-    let header = ["median over rounds", "requests/s", "cpu us/request", "p50 us", "p99 us", "cpus", "ratio", "lowest", "highest"];
+    let header = [
+        "median over rounds",
+        "requests/s",
+        "cpu us/request",
+        "p50 us",
+        "p99 us",
+        "cpus",
+        "ratio",
+        "lowest",
+        "highest",
+    ];
     let rows: Vec<_> = series
         .iter()
         .map(|variant| {
@@ -133,14 +172,30 @@ fn costs(series: &[Series]) -> String {
     let row = |what: &str, with: &str, without: &str| {
         let (with, without) = (of(with)?, of(without)?);
         let (beyond, ratio) = (with.cpu_beyond(without), with.cpu_ratio(without));
-        Some(vec![what.to_owned(), format!("{beyond:+.2}"), format!("{:.3}", ratio.median)])
+        Some(vec![
+            what.to_owned(),
+            format!("{beyond:+.2}"),
+            format!("{:.3}", ratio.median),
+        ])
     };
     let rows: Vec<_> = [
         row("noise (bare again, over bare)", name::CONTROL, name::BARE),
         row("metrics (on the bare proxy)", name::METERED, name::BARE),
-        row("gateway without authentication or log (public route)", name::PUBLIC, name::BARE),
-        row("authentication (over the bare proxy with metrics)", name::QUIET, name::METERED),
-        row("authentication proper (over the public route)", name::QUIET, name::PUBLIC),
+        row(
+            "gateway without authentication or log (public route)",
+            name::PUBLIC,
+            name::BARE,
+        ),
+        row(
+            "authentication (over the bare proxy with metrics)",
+            name::QUIET,
+            name::METERED,
+        ),
+        row(
+            "authentication proper (over the public route)",
+            name::QUIET,
+            name::PUBLIC,
+        ),
         row("access log", name::FULL, name::QUIET),
         row("everything, over bare", name::FULL, name::BARE),
     ]
@@ -151,7 +206,9 @@ fn costs(series: &[Series]) -> String {
 }
 
 fn finish(field: Field, logged: u64) -> Fallible<()> {
-    let Some(gateways) = field.gateways else { return Ok(()) };
+    let Some(gateways) = field.gateways else {
+        return Ok(());
+    };
     let dropped = gateways.logging.metric("durward_access_log_dropped_total")?;
     let lines = gateways.stop_and_count_log_lines()?;
     if dropped != 0.0 || lines < logged {

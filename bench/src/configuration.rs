@@ -37,8 +37,20 @@ pub const DATABASE: &str = "data/auth.db";
 impl Configuration {
     /// The file's text.
     pub fn text(&self) -> String {
-        let Self { listen, admin, auth, backend, workers, upstream_keepalive_pool, access_log } = self;
-        let log = if *access_log { format!("{{ file: {ACCESS_LOG} }}") } else { "off".into() };
+        let Self {
+            listen,
+            admin,
+            auth,
+            backend,
+            workers,
+            upstream_keepalive_pool,
+            access_log,
+        } = self;
+        let log = if *access_log {
+            format!("{{ file: {ACCESS_LOG} }}")
+        } else {
+            "off".into()
+        };
         let mut text = format!(
             "listen: {listen}\n\
              admin: {admin}\n\

@@ -107,7 +107,9 @@ impl Field {
     /// Starts everything. `say` is told what takes long.
     pub fn start(options: &FieldOptions, say: impl Fn(&str)) -> Fallible<Self> {
         let scratch = Scratch::new("proxy-comparison")?;
-        let role = Role::Backend(BackendRole { body_bytes: BODY_BYTES });
+        let role = Role::Backend(BackendRole {
+            body_bytes: BODY_BYTES,
+        });
         let mut backend = RoleProcess::start("backend", &role, options.other_processors.as_deref())?;
         let backend_address = backend.hear::<Listening>()?.address;
         let mut field = Self {
@@ -128,7 +130,12 @@ impl Field {
         Ok(field)
     }
 
-    fn add_bare(&mut self, name: &'static str, program: Option<&Path>, options: &FieldOptions) -> Fallible<()> {
+    fn add_bare(
+        &mut self,
+        name: &'static str,
+        program: Option<&Path>,
+        options: &FieldOptions,
+    ) -> Fallible<()> {
         let address = free_address()?;
         let role = Role::BareProxy(BareProxyRole {
             listen: address,
@@ -141,8 +148,13 @@ impl Field {
             None => RoleProcess::start(name, &role, processors)?,
             Some(program) => RoleProcess::start_program(program, name, &role, processors)?,
         };
-        let contender =
-            Contender { name, address, pid: process.pid(), requests: Requests::Permitted, authenticates: false };
+        let contender = Contender {
+            name,
+            address,
+            pid: process.pid(),
+            requests: Requests::Permitted,
+            authenticates: false,
+        };
         self.roles.push(process);
         wait_until_it_listens(address)?;
         self.contenders.push(contender);
@@ -151,7 +163,10 @@ impl Field {
 
     /// Two gateways with the same users, keys and revocations: set up once, then copied.
     fn add_gateways(&mut self, binary: &Path, options: &FieldOptions, say: impl Fn(&str)) -> Fallible<()> {
-        let (quiet, logging) = (self.scratch.path().join("quiet"), self.scratch.path().join("logging"));
+        let (quiet, logging) = (
+            self.scratch.path().join("quiet"),
+            self.scratch.path().join("logging"),
+        );
         fs::create_dir(&quiet)?;
         fs::create_dir(&logging)?;
         let processors = options.proxy_processors.as_deref();
@@ -180,7 +195,8 @@ impl Field {
         };
         self.contenders.push(of(name::PUBLIC, &quiet, Requests::Public));
         self.contenders.push(of(name::QUIET, &quiet, Requests::Permitted));
-        self.contenders.push(of(name::FULL, &logging, Requests::Permitted));
+        self.contenders
+            .push(of(name::FULL, &logging, Requests::Permitted));
         self.gateways = Some(Gateways { quiet, logging });
         Ok(())
     }
@@ -199,11 +215,14 @@ impl Field {
 
     /// A load: each user's paths, users in turn.
     pub fn requests(&self, requests: Requests) -> Vec<String> {
-        let of_user = |user| paths(user, requests).map(|path| whole_request(&path, Some(&user.authorization())));
+        let of_user =
+            |user| paths(user, requests).map(|path| whole_request(&path, Some(&user.authorization())));
         let by_user: Vec<_> = self.users.iter().map(of_user).collect();
         let kinds = by_user.first().map_or(0, |requests| requests.len());
         // The n-th kind of path of every user in turn, so that no token follows itself.
-        (0..kinds).flat_map(|kind| by_user.iter().map(move |requests| requests[kind].clone())).collect()
+        (0..kinds)
+            .flat_map(|kind| by_user.iter().map(move |requests| requests[kind].clone()))
+            .collect()
     }
 
     /// What arrived at the backend since this was last asked.
@@ -224,8 +243,11 @@ impl Field {
                 expect(status == 200, contender, || format!("{path} got {status}"))?;
                 let seen = self.backend_report()?;
                 let wanted = contender.authenticates.then(|| user.id.clone());
-                let arrived = seen.requests == 1 && seen.last_user_id == wanted && seen.with_several_user_ids == 0;
-                expect(arrived, contender, || format!("{path} of {wanted:?} arrived as {seen:?}"))?;
+                let arrived =
+                    seen.requests == 1 && seen.last_user_id == wanted && seen.with_several_user_ids == 0;
+                expect(arrived, contender, || {
+                    format!("{path} of {wanted:?} arrived as {seen:?}")
+                })?;
                 let forwarded = contender.authenticates && seen.with_authorization > 0;
                 expect(!forwarded, contender, || "the credential was forwarded".into())?;
             }
@@ -238,7 +260,10 @@ impl Field {
 
     fn check_refusals(&self, contender: &Contender) -> Fallible<()> {
         let user = self.users.first().ok_or("no users")?;
-        let (message, signature) = user.access_token.rsplit_once('.').ok_or("a token without a signature")?;
+        let (message, signature) = user
+            .access_token
+            .rsplit_once('.')
+            .ok_or("a token without a signature")?;
         let other = if signature.starts_with('A') { "B" } else { "A" };
         let forged = format!("Bearer {message}.{other}{}", &signature[1..]);
         let path = &paths(user, contender.requests)[0];
@@ -246,18 +271,25 @@ impl Field {
             let mut connection = Connection::open(contender.address)?;
             connection.send(whole_request(path, authorization).as_bytes())?;
             let status = connection.receive()?.status;
-            expect(status == 401, contender, || format!("status {status} for a bad credential"))?;
+            expect(status == 401, contender, || {
+                format!("status {status} for a bad credential")
+            })?;
         }
         let seen = self.backend_report()?;
-        expect(seen.requests == 0, contender, || "a refused request reached the backend".into())
+        expect(seen.requests == 0, contender, || {
+            "a refused request reached the backend".into()
+        })
     }
 
     /// That what arrived in a round is what was sent.
     pub fn check_round(&self, contender: &Contender, sent: u64) -> Fallible<()> {
         let seen = self.backend_report()?;
         let with_user_id = if contender.authenticates { sent } else { 0 };
-        let right = seen.requests == sent && seen.with_user_id == with_user_id && seen.with_several_user_ids == 0;
-        expect(right, contender, || format!("of {sent} requests there arrived {seen:?}"))
+        let right =
+            seen.requests == sent && seen.with_user_id == with_user_id && seen.with_several_user_ids == 0;
+        expect(right, contender, || {
+            format!("of {sent} requests there arrived {seen:?}")
+        })
     }
 }
 
@@ -273,7 +305,11 @@ impl Gateways {
 }
 
 fn expect(holds: bool, contender: &Contender, what: impl FnOnce() -> String) -> Fallible<()> {
-    if holds { Ok(()) } else { Err(format!("{}: {}", contender.name, what()).into()) }
+    if holds {
+        Ok(())
+    } else {
+        Err(format!("{}: {}", contender.name, what()).into())
+    }
 }
 
 fn paths(user: &User, requests: Requests) -> [String; 6] {
@@ -285,7 +321,10 @@ fn paths(user: &User, requests: Requests) -> [String; 6] {
 
 fn whole_request(path: &str, authorization: Option<&str>) -> String {
     let mut fields = vec![
-        ("User-Agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"),
+        (
+            "User-Agent",
+            "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+        ),
         ("Accept", "application/json, text/plain, */*"),
         ("Accept-Language", "en-GB,en;q=0.7"),
         ("Accept-Encoding", "gzip, deflate, br, zstd"),
@@ -299,7 +338,11 @@ fn somebody() -> User {
     let access_token = [("eyJ", 80), ("eyJ", 400), ("", 86)]
         .map(|(start, length)| format!("{start}{}", "x".repeat(length)))
         .join(".");
-    User { name: "somebody".into(), id: "u_0123456789abcdef0123456789abcdef".into(), access_token }
+    User {
+        name: "somebody".into(),
+        id: "u_0123456789abcdef0123456789abcdef".into(),
+        access_token,
+    }
 }
 
 fn wait_until_it_listens(address: SocketAddr) -> Fallible<()> {

@@ -56,7 +56,12 @@ impl User {
 
 impl Durward {
     /// Writes the configuration into `folder`, starts the binary there, and waits until it is ready.
-    pub fn start(binary: &Path, folder: &Path, configuration: &Configuration, processors: Option<&str>) -> Fallible<Self> {
+    pub fn start(
+        binary: &Path,
+        folder: &Path,
+        configuration: &Configuration,
+        processors: Option<&str>,
+    ) -> Fallible<Self> {
         let file = folder.join("config.yaml");
         fs::write(&file, configuration.text())?;
         let log = File::create(folder.join("durward.log"))?;
@@ -81,13 +86,16 @@ impl Durward {
             if let Some(status) = self.child.ended()? {
                 return Err(format!("durward ended with {status}:\n{}", self.log_tail()).into());
             }
-            let answer = Connection::open(self.admin).and_then(|mut admin| admin.ask("GET", "/readyz", &[], None));
+            let answer =
+                Connection::open(self.admin).and_then(|mut admin| admin.ask("GET", "/readyz", &[], None));
             if answer.is_ok_and(|answer| answer.status == 200) {
                 self.ready_after = start.elapsed();
                 return Ok(());
             }
             if start.elapsed() > PATIENCE {
-                return Err(format!("durward was not ready within {PATIENCE:?}:\n{}", self.log_tail()).into());
+                return Err(
+                    format!("durward was not ready within {PATIENCE:?}:\n{}", self.log_tail()).into(),
+                );
             }
             thread::sleep(POLL);
         }
@@ -122,7 +130,10 @@ impl Durward {
     pub fn add_users(&self, names: &[String], roles: &[&str]) -> Fallible<Vec<String>> {
         let add = |name: &String| {
             let body = json!({ "username": name, "roles": roles, "password": password(name) });
-            let user = self.control()?.ask("POST", "/users", &[], Some(&body))?.json(201)?;
+            let user = self
+                .control()?
+                .ask("POST", "/users", &[], Some(&body))?
+                .json(201)?;
             text(&user, "id")
         };
         in_parallel(names, add)
@@ -133,9 +144,15 @@ impl Durward {
         let pairs: Vec<_> = names.iter().zip(ids).collect();
         in_parallel(&pairs, |(name, id)| {
             let body = json!({ "username": name, "password": password(name) });
-            let answer = Connection::open(self.edge)?.ask("POST", "/auth/login", &[], Some(&body))?.json(200)?;
+            let answer = Connection::open(self.edge)?
+                .ask("POST", "/auth/login", &[], Some(&body))?
+                .json(200)?;
             let access_token = text(&answer, "access_token")?;
-            Ok(User { name: (*name).clone(), id: (*id).clone(), access_token })
+            Ok(User {
+                name: (*name).clone(),
+                id: (*id).clone(),
+                access_token,
+            })
         })
     }
 
@@ -143,8 +160,13 @@ impl Durward {
     pub fn metric(&self, name: &str) -> Fallible<f64> {
         let answer = Connection::open(self.admin)?.ask("GET", "/metrics", &[], None)?;
         let body = String::from_utf8(answer.body)?;
-        let line = body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        Ok(line.ok_or_else(|| format!("{name} is not among the metrics"))?.trim().parse()?)
+        let line = body
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(line
+            .ok_or_else(|| format!("{name} is not among the metrics"))?
+            .trim()
+            .parse()?)
     }
 }
 

@@ -31,19 +31,33 @@ impl Response {
 
 /// Finds the response at the beginning of `buffer`; nothing while it has not fully arrived.
 pub fn response(buffer: &[u8]) -> Fallible<Option<Response>> {
-    let Some(head) = head(buffer)? else { return Ok(None) };
-    let status = buffer.get(9..12).and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
-    let status = status.filter(|_| buffer.starts_with(b"HTTP/1.1 ")).ok_or("not an HTTP/1.1 response")?;
+    let Some(head) = head(buffer)? else {
+        return Ok(None);
+    };
+    let status = buffer
+        .get(9..12)
+        .and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+    let status = status
+        .filter(|_| buffer.starts_with(b"HTTP/1.1 "))
+        .ok_or("not an HTTP/1.1 response")?;
     // RFC 9110 sections 15.2.2, 15.3.5 and 15.4.5: no content, whatever the fields say.
     let bodiless = matches!(status, 100..200 | 204 | 304);
     let content_length = if bodiless { 0 } else { head.content_length };
-    let response = Response { status, head: Head { content_length, ..head } };
+    let response = Response {
+        status,
+        head: Head {
+            content_length,
+            ..head
+        },
+    };
     Ok((buffer.len() >= response.bytes()).then_some(response))
 }
 
 /// Finds the head at the beginning of `buffer`; nothing while it has not fully arrived.
 pub fn head(buffer: &[u8]) -> Fallible<Option<Head>> {
-    let Some(end) = memmem::find(buffer, b"\r\n\r\n") else { return Ok(None) };
+    let Some(end) = memmem::find(buffer, b"\r\n\r\n") else {
+        return Ok(None);
+    };
     let mut content_length = 0;
     for (name, value) in fields(&buffer[..end + 2]) {
         if name.eq_ignore_ascii_case(b"content-length") {
@@ -53,7 +67,10 @@ pub fn head(buffer: &[u8]) -> Fallible<Option<Head>> {
             return Err("a chunked message, which the benchmark's peers never send".into());
         }
     }
-    Ok(Some(Head { bytes: end + 4, content_length }))
+    Ok(Some(Head {
+        bytes: end + 4,
+        content_length,
+    }))
 }
 
 /// The fields of a head, start line skipped, each without the spaces around its value.

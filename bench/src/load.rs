@@ -89,7 +89,9 @@ struct Tally {
 
 /// Makes the load and tells what was counted.
 pub(crate) fn play(role: LoadRole) -> Fallible<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let report = tokio::task::LocalSet::new().block_on(&runtime, run(role))?;
     tell(&report)
 }
@@ -112,7 +114,13 @@ async fn run(role: LoadRole) -> Fallible<LoadReport> {
         .enumerate()
         .map(|(index, stream)| {
             let schedule = Schedule::new(&role, index, start);
-            tokio::task::spawn_local(converse(stream, index, schedule, Rc::clone(&role), Rc::clone(&tally)))
+            tokio::task::spawn_local(converse(
+                stream,
+                index,
+                schedule,
+                Rc::clone(&role),
+                Rc::clone(&tally),
+            ))
         })
         .collect();
 
@@ -172,7 +180,11 @@ async fn converse(
         };
         if answer.status != role.expected_status || buffer.len() != answer.bytes() {
             let (status, text) = (answer.status, String::from_utf8_lossy(&buffer));
-            return Err(format!("an answer with status {status} instead of {}: {text}", role.expected_status).into());
+            return Err(format!(
+                "an answer with status {status} instead of {}: {text}",
+                role.expected_status
+            )
+            .into());
         }
         buffer.clear();
         if tally.measuring.get() {
@@ -192,7 +204,10 @@ struct Schedule {
 impl Schedule {
     fn new(role: &LoadRole, index: usize, start: Instant) -> Option<Self> {
         let interval = Duration::from_secs_f64(role.connections as f64 / role.rate?);
-        Some(Self { due: start + interval.mul_f64(index as f64 / role.connections as f64), interval })
+        Some(Self {
+            due: start + interval.mul_f64(index as f64 / role.connections as f64),
+            interval,
+        })
     }
 
     /// Waits for the next instant and returns what the latency counts from: that instant where the

@@ -14,7 +14,9 @@ const LIFETIME: i64 = 24 * 3600;
 /// Appends `count` entries of the issuer in one transaction: half of them end sessions, the others
 /// raise users' epochs, none of which exists. So every request asks the mirror, and misses.
 pub fn append(database: &Path, issuer: &str, count: u64) -> Fallible<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let mut connection = SqliteConnectOptions::new().filename(database).connect().await?;
         let mut transaction = sqlx::Connection::begin(&mut connection).await?;

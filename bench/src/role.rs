@@ -89,7 +89,12 @@ impl RoleProcess {
     }
 
     /// Starts another program of this crate in a role.
-    pub fn start_program(program: &Path, name: &str, role: &Role, processors: Option<&str>) -> Fallible<Self> {
+    pub fn start_program(
+        program: &Path,
+        name: &str,
+        role: &Role,
+        processors: Option<&str>,
+    ) -> Fallible<Self> {
         let mut command = on_processors(program, processors);
         command.arg(ARGUMENT).stdin(Stdio::piped()).stdout(Stdio::piped());
         let child = Child::start(name, &mut command)?;
@@ -98,7 +103,12 @@ impl RoleProcess {
         };
         writeln!(input, "{}", serde_json::to_string(role)?)?;
         input.flush()?;
-        Ok(Self { child, name: name.into(), _input: input, output: BufReader::new(output) })
+        Ok(Self {
+            child,
+            name: name.into(),
+            _input: input,
+            output: BufReader::new(output),
+        })
     }
 
     /// Its process id.

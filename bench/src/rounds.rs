@@ -24,7 +24,8 @@ impl Series {
     /// Medians over the rounds: answers a second, processor microseconds an answer, p50, p99, and
     /// processors used.
     pub fn medians(&self) -> Medians {
-        let over = |figure: fn(&LoadReport) -> f64| median(&self.rounds.iter().map(figure).collect::<Vec<_>>());
+        let over =
+            |figure: fn(&LoadReport) -> f64| median(&self.rounds.iter().map(figure).collect::<Vec<_>>());
         Medians {
             rate: over(LoadReport::rate),
             cpu_micros: over(LoadReport::cpu_micros_per_answer),
@@ -37,17 +38,23 @@ impl Series {
     /// Processor time an answer over another variant's in the same round.
     pub fn cpu_ratio(&self, base: &Self) -> Ratio {
         let pairs = self.rounds.iter().zip(&base.rounds);
-        let ratios: Vec<_> =
-            pairs.map(|(own, base)| own.cpu_micros_per_answer() / base.cpu_micros_per_answer()).collect();
+        let ratios: Vec<_> = pairs
+            .map(|(own, base)| own.cpu_micros_per_answer() / base.cpu_micros_per_answer())
+            .collect();
         let (lowest, highest) = range(&ratios);
-        Ratio { median: median(&ratios), lowest, highest }
+        Ratio {
+            median: median(&ratios),
+            lowest,
+            highest,
+        }
     }
 
     /// Processor microseconds an answer beyond another variant's in the same round, as a median.
     pub fn cpu_beyond(&self, base: &Self) -> f64 {
         let pairs = self.rounds.iter().zip(&base.rounds);
-        let beyond: Vec<_> =
-            pairs.map(|(own, base)| own.cpu_micros_per_answer() - base.cpu_micros_per_answer()).collect();
+        let beyond: Vec<_> = pairs
+            .map(|(own, base)| own.cpu_micros_per_answer() - base.cpu_micros_per_answer())
+            .collect();
         median(&beyond)
     }
 }
@@ -96,7 +103,10 @@ mod tests {
             max: Duration::ZERO,
             sent: 1000,
         };
-        Series { name: name.into(), rounds: cpu_millis.iter().map(round).collect() }
+        Series {
+            name: name.into(),
+            rounds: cpu_millis.iter().map(round).collect(),
+        }
     }
 
     #[test]

@@ -17,7 +17,10 @@ impl Scratch {
         use std::os::unix::fs::DirBuilderExt;
         let path = std::env::temp_dir().join(format!("durward-{name}-{}", std::process::id()));
         fs::DirBuilder::new().mode(0o700).create(&path)?;
-        FOLDERS.lock().unwrap_or_else(PoisonError::into_inner).push(path.clone());
+        FOLDERS
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(path.clone());
         Ok(Self(path))
     }
 
@@ -29,7 +32,10 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        FOLDERS.lock().unwrap_or_else(PoisonError::into_inner).retain(|path| *path != self.0);
+        FOLDERS
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|path| *path != self.0);
         if let Err(error) = fs::remove_dir_all(&self.0) {
             eprintln!("cannot remove {}: {error}", self.0.display());
         }

@@ -15,13 +15,20 @@ pub fn median(numbers: &[f64]) -> f64 {
 /// The smallest and the largest.
 pub fn range(numbers: &[f64]) -> (f64, f64) {
     let smallest = numbers.iter().copied().fold(f64::INFINITY, f64::min);
-    (smallest, numbers.iter().copied().fold(f64::NEG_INFINITY, f64::max))
+    (
+        smallest,
+        numbers.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+    )
 }
 
 /// The number that `share` of the sorted numbers do not exceed (nearest rank). Zero of none.
 pub fn percentile(sorted: &[u64], share: f64) -> u64 {
     let rank = (share * sorted.len() as f64).ceil() as usize;
-    sorted.get(rank.saturating_sub(1)).or(sorted.last()).copied().unwrap_or_default()
+    sorted
+        .get(rank.saturating_sub(1))
+        .or(sorted.last())
+        .copied()
+        .unwrap_or_default()
 }
 
 #[cfg(test)]

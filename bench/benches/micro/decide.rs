@@ -6,7 +6,9 @@ use std::sync::Arc;
 use criterion::Criterion;
 use durward_bench::clock::unix_seconds;
 use durward_contract::UnixSeconds;
-use durward_policy::{Algorithm, Decision, NoTrace, Policy, Proofs, Rejection, RequestFacts, VerifiedToken, decide};
+use durward_policy::{
+    Algorithm, Decision, NoTrace, Policy, Proofs, Rejection, RequestFacts, VerifiedToken, decide,
+};
 
 use crate::fixtures::{Signer, Warm, claims, facts, headers, loaded_mirror, policy_with_routes, raw};
 
@@ -31,7 +33,10 @@ pub fn warm(criterion: &mut Criterion) {
     let token = signer.sign(&claims);
     let headers = headers(Some(&token));
     let request = facts(TARGET, &headers);
-    let (warm, given) = (Warm::new(signer.keys(&policy)), Given(signer.proved(&policy, &claims)));
+    let (warm, given) = (
+        Warm::new(signer.keys(&policy)),
+        Given(signer.proved(&policy, &claims)),
+    );
     let now = UnixSeconds(unix_seconds());
     let permitted = |decision: &Decision| matches!(decision, Decision::Permit(_));
     let first = decide(&policy, &request, &warm, &*mirror, now, &mut NoTrace);
@@ -50,7 +55,9 @@ pub fn warm(criterion: &mut Criterion) {
     group.bench_function("proof given for nothing", |bencher| {
         bencher.iter(|| decide(&policy, black_box(&request), &given, &*mirror, now, &mut NoTrace));
     });
-    group.bench_function("SHA-256 and cache alone", |bencher| bencher.iter(|| warm.prove(&policy, black_box(&token))));
+    group.bench_function("SHA-256 and cache alone", |bencher| {
+        bencher.iter(|| warm.prove(&policy, black_box(&token)))
+    });
     let public = facts("/service7/status", &headers);
     group.bench_function("public route", |bencher| {
         bencher.iter(|| decide(&policy, black_box(&public), &warm, &*mirror, now, &mut NoTrace));

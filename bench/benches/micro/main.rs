@@ -11,5 +11,12 @@ mod routes;
 
 use criterion::{criterion_group, criterion_main};
 
-criterion_group!(benches, decide::warm, prove::cold, routes::tables, routes::readings, mirror::mirror);
+criterion_group!(
+    benches,
+    decide::warm,
+    prove::cold,
+    routes::tables,
+    routes::readings,
+    mirror::mirror
+);
 criterion_main!(benches);

@@ -21,7 +21,11 @@ pub fn tables(criterion: &mut Criterion) {
             ("none", "/nowhere/at/all".into()),
         ] {
             let request = facts(&target, &headers);
-            assert_eq!(policy.routes().lookup(&request).is_err(), name == "none", "{target}");
+            assert_eq!(
+                policy.routes().lookup(&request).is_err(),
+                name == "none",
+                "{target}"
+            );
             group.bench_function(name, |bencher| {
                 bencher.iter(|| black_box(policy.routes().lookup(black_box(&request)).is_ok()));
             });
@@ -44,15 +48,23 @@ pub fn readings(criterion: &mut Criterion) {
         ("encoded twice", "/service7/files/a%252Fb"),
         ("dots", "/service7/items/../admin/x"),
         ("encoded dots", "/service7/items/%2e%2e/admin/x"),
-        ("everything at once", "/service7//items\\..;a=b/%2e%2e%2fadmin/%253f%2523x/"),
+        (
+            "everything at once",
+            "/service7//items\\..;a=b/%2e%2e%2fadmin/%253f%2523x/",
+        ),
         ("everything, 1 KiB of it", &long),
     ] {
         let decided = |raw| {
             let facts = RequestFacts::judge(raw)?;
             policy.routes().lookup(&facts).map(|found| found.route.id)
         };
-        println!("{name}: {}", decided(raw(target, &headers)).map_or_else(|rejection| rejection.reason.code(), |_| "a route"));
-        group.bench_function(name, |bencher| bencher.iter(|| decided(black_box(raw(target, &headers)))));
+        println!(
+            "{name}: {}",
+            decided(raw(target, &headers)).map_or_else(|rejection| rejection.reason.code(), |_| "a route")
+        );
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| decided(black_box(raw(target, &headers))))
+        });
     }
     group.finish();
 }

@@ -43,6 +43,18 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Fallible<()> {
     child::end_everything_when_told_to()?;
     let durward = arguments.durward.canonicalize()?;
-    let Arguments { bans, web_sockets, entries, starts, .. } = arguments;
-    ban::run(&Options { durward, bans, web_sockets, entries, starts })
+    let Arguments {
+        bans,
+        web_sockets,
+        entries,
+        starts,
+        ..
+    } = arguments;
+    ban::run(&Options {
+        durward,
+        bans,
+        web_sockets,
+        entries,
+        starts,
+    })
 }

@@ -42,7 +42,11 @@ impl ProxyHttp for Metered {
     type CTX = Times;
 
     fn new_ctx(&self) -> Times {
-        Times { started: Instant::now(), asked_upstream: None, upstream_took: None }
+        Times {
+            started: Instant::now(),
+            asked_upstream: None,
+            upstream_took: None,
+        }
     }
 
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
@@ -58,11 +62,16 @@ impl ProxyHttp for Metered {
         };
         let facts = lap();
         let phases = std::array::from_fn(|_| lap());
-        self.metrics.decided(None, None, last - start, &PhaseTimes { facts, phases });
+        self.metrics
+            .decided(None, None, last - start, &PhaseTimes { facts, phases });
         Ok(false)
     }
 
-    async fn upstream_peer(&self, _session: &mut Session, times: &mut Times) -> pingora::Result<Box<HttpPeer>> {
+    async fn upstream_peer(
+        &self,
+        _session: &mut Session,
+        times: &mut Times,
+    ) -> pingora::Result<Box<HttpPeer>> {
         times.asked_upstream = Some(Instant::now());
         Ok(Box::new(self.upstream.clone()))
     }
@@ -78,8 +87,11 @@ impl ProxyHttp for Metered {
     }
 
     async fn logging(&self, session: &mut Session, _error: Option<&pingora::Error>, times: &mut Times) {
-        let status = session.response_written().map_or(0, |response| response.status.as_u16());
-        self.metrics.responded(None, status, times.started.elapsed(), times.upstream_took);
+        let status = session
+            .response_written()
+            .map_or(0, |response| response.status.as_u16());
+        self.metrics
+            .responded(None, status, times.started.elapsed(), times.upstream_took);
     }
 }
 
@@ -99,7 +111,13 @@ fn run() -> Fallible<()> {
     };
     let policy = Policy::refuse_everything(DigestKey([0; 16]));
     let metrics = Metrics::new(&policy, vec!["backend".into()]);
-    serve(&role, Metered { upstream: peer(role.upstream), metrics })
+    serve(
+        &role,
+        Metered {
+            upstream: peer(role.upstream),
+            metrics,
+        },
+    )
 }
 
 /// What the tests in those sources ask for.

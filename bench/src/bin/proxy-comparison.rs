@@ -18,13 +18,13 @@ struct Arguments {
     #[arg(long, value_name = "PATH")]
     durward: Option<PathBuf>,
     /// Rounds; in each, every variant is measured once
-    #[arg(long, default_value_t = 9)]
+    #[arg(long, default_value_t = 15)]
     rounds: usize,
     /// Seconds that each measurement takes
-    #[arg(long, default_value_t = 2.0)]
+    #[arg(long, default_value_t = 1.0)]
     seconds: f64,
     /// Seconds of the same load before each measurement
-    #[arg(long, default_value_t = 0.5)]
+    #[arg(long, default_value_t = 0.3)]
     warm_up: f64,
     /// Keep-alive connections
     #[arg(long, default_value_t = 32)]
@@ -32,7 +32,7 @@ struct Arguments {
     /// Requests a second over all connections (open loop); as fast as they are answered without it
     #[arg(long)]
     rate: Option<f64>,
-    /// Worker threads of every proxy; as many as there are processors without it
+    /// Worker threads of every proxy; one for each processor that it may use without it
     #[arg(long)]
     workers: Option<usize>,
     /// Entries of the revocation mirror
@@ -41,12 +41,10 @@ struct Arguments {
     /// Users, each with a token
     #[arg(long, default_value_t = 64)]
     users: usize,
-    /// Pins the proxies to these processors, in the notation of taskset
-    #[arg(long, value_name = "LIST")]
-    proxy_processors: Option<String>,
-    /// Pins backend and load generator to these processors
-    #[arg(long, value_name = "LIST")]
-    other_processors: Option<String>,
+    /// Lets every process run on every processor. Otherwise proxies have the upper half of them, and
+    /// backend and load generator the lower, so that they do not push each other aside
+    #[arg(long)]
+    unpinned: bool,
 }
 
 fn main() -> ExitCode {
@@ -63,14 +61,16 @@ fn run(arguments: Arguments) -> Fallible<()> {
     child::end_everything_when_told_to()?;
     let durward = arguments.durward.map(|path| path.canonicalize()).transpose()?;
     let processors = std::thread::available_parallelism()?.get();
+    let pinned = processors > 1 && !arguments.unpinned;
+    let (lower, upper) = (processors / 2, processors - processors / 2);
     comparison::run(&Options {
         field: FieldOptions {
             durward,
             entries: arguments.entries,
             users: arguments.users.max(1),
-            workers: arguments.workers.unwrap_or(processors),
-            proxy_processors: arguments.proxy_processors,
-            other_processors: arguments.other_processors,
+            workers: arguments.workers.unwrap_or(if pinned { upper } else { processors }),
+            proxy_processors: pinned.then(|| format!("{lower}-{}", processors - 1)),
+            other_processors: pinned.then(|| format!("0-{}", lower - 1)),
         },
         rounds: arguments.rounds.max(1),
         warm_up: Duration::try_from_secs_f64(arguments.warm_up)?,

@@ -38,9 +38,7 @@ pub(crate) fn check<'a>(raw: &'a [u8], headers: &HeaderMap, limit: usize) -> Res
 /// RFC 9112 section 2.2 lets a recipient accept a bare LF; a gateway whose neighbour does not must
 /// not.
 fn has_bare_line_feed(raw: &[u8]) -> bool {
-    let mut previous = 0;
-    raw.iter()
-        .any(|byte| std::mem::replace(&mut previous, *byte) != b'\r' && *byte == b'\n')
+    memchr::memchr_iter(b'\n', raw).any(|at| at == 0 || raw[at - 1] != b'\r')
 }
 
 fn has_field(raw: &[u8], name: &[u8]) -> bool {

@@ -68,7 +68,9 @@ fn run(arguments: Arguments) -> Fallible<()> {
             durward,
             entries: arguments.entries,
             users: arguments.users.max(1),
-            workers: arguments.workers.unwrap_or(if pinned { upper } else { processors }),
+            workers: arguments
+                .workers
+                .unwrap_or(if pinned { upper } else { processors }),
             proxy_processors: pinned.then(|| format!("{lower}-{}", processors - 1)),
             other_processors: pinned.then(|| format!("0-{}", lower - 1)),
         },

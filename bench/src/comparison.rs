@@ -92,6 +92,12 @@ fn describe(options: &Options, field: &Field) -> Fallible<()> {
         options.field.workers,
         options.field.users
     );
+    match (&options.field.proxy_processors, &options.field.other_processors) {
+        (Some(proxies), Some(others)) => {
+            println!("proxies on processors {proxies}, backend and load on {others}")
+        }
+        _ => println!("every process on every processor"),
+    }
     let Some(gateways) = &field.gateways else {
         return Ok(());
     };

@@ -13,6 +13,7 @@ use criterion::{criterion_group, criterion_main};
 
 criterion_group!(
     benches,
+    mirror::memory,
     decide::warm,
     prove::cold,
     routes::tables,

@@ -286,8 +286,10 @@ impl Gateway {
     fn server_conf(&self) -> ServerConf {
         ServerConf {
             threads: self.config.workers,
-            // Needed by `Upstream::choose_for_upgrade`, and cheaper: no task changes its thread.
-            work_stealing: false,
+            // Needed by `Upstream::choose_for_upgrade`, and cheaper: no task changes its thread. The unit
+            // tests run many servers in one process, one after the other, and pingora-runtime 0.9.1 then
+            // takes a new thread for an ended one of the same number; they have one worker instead.
+            work_stealing: cfg!(test),
             upstream_keepalive_pool_size: self.config.upstream_keepalive_pool,
             max_retries: MAX_ATTEMPTS,
             grace_period_seconds: Some(0),

@@ -27,12 +27,15 @@ impl Child {
     /// Starts a process; `name` is for messages.
     pub fn start(name: impl Into<String>, command: &mut Command) -> Fallible<Self> {
         let name = name.into();
+        // Taken before the start: whoever ends everything holds it for good, and nothing starts then.
+        let mut running = lock(&RUNNING);
         let process = command
             .spawn()
             .map_err(|error| format!("cannot start {name}: {error}"))?;
         let pid = process.id();
         let process = Arc::new(Mutex::new(process));
-        lock(&RUNNING).push(Arc::clone(&process));
+        running.push(Arc::clone(&process));
+        drop(running);
         Ok(Self { process, pid, name })
     }
 
@@ -100,7 +103,8 @@ pub fn end_everything_when_told_to() -> Fallible<()> {
                 return;
             };
             tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {}, _ = hangup.recv() => {} }
-            lock(&RUNNING).iter().for_each(end);
+            let running = lock(&RUNNING);
+            running.iter().for_each(end);
             scratch::remove_all();
             std::process::exit(130);
         });

@@ -42,12 +42,15 @@ impl Drop for Scratch {
     }
 }
 
-/// Removes the folders of a run that ends without dropping anything.
+/// Removes the folders of a run that ends without dropping anything. More than one try: this process
+/// may still be writing into them.
 pub(crate) fn remove_all() {
     for path in FOLDERS.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-        let _ = fs::remove_dir_all(path);
+        let _ = (0..TRIES).any(|_| fs::remove_dir_all(&path).is_ok() || !path.exists());
     }
 }
+
+const TRIES: usize = 10;
 
 /// Copies a folder with what is in it.
 pub fn copy_folder(from: &Path, to: &Path) -> Fallible<()> {

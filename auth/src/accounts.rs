@@ -146,7 +146,7 @@ impl Inner {
                 None => (Actor::User(user.id.clone()), Action::UserRegistered),
             };
             audit::record(&mut write, user.created_at, &actor, action, &user.id, "").await?;
-            write.commit_without_entries().await?;
+            write.commit_without_news().await?;
             Ok(user)
         })
         .await

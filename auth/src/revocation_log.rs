@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use durward_contract::{Bar, Follower, Sequence, Snapshot, Target, UnixSeconds};
+use durward_contract::{Bar, Follower, Loading, News, Sequence, Target, UnixSeconds};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
@@ -17,6 +17,8 @@ use crate::store::{Store, StoreError, Write, revocations};
 
 /// How long reading the head may take. What takes longer is not news.
 const ATTEST_TIMEOUT: Duration = Duration::from_secs(2);
+/// How many entries are read at a time.
+const PAGE: u32 = 4096;
 
 /// The log and its followers.
 pub(crate) struct RevocationLog {
@@ -40,14 +42,19 @@ impl RevocationLog {
         let mut applied = self.applied.lock().await;
         let mut read = store.log_snapshot().await?;
         let head = revocations::head(&mut read).await?;
-        let entries = revocations::standing(&mut read, now).await?;
-        drop(read);
-        for follower in &self.followers {
-            follower.load(Snapshot {
-                head,
-                entries: entries.clone(),
-            });
+        let mut loadings: Vec<Box<dyn Loading + '_>> = self
+            .followers
+            .iter()
+            .map(|follower| follower.begin_load())
+            .collect();
+        let mut last = Sequence(0);
+        loop {
+            let page = revocations::standing(&mut read, last, PAGE, now).await?;
+            let Some(end) = page.last() else { break };
+            last = end.sequence();
+            loadings.iter_mut().for_each(|loading| loading.add(&page));
         }
+        loadings.into_iter().for_each(|loading| loading.finish(head));
         *applied = head;
         Ok(head)
     }
@@ -68,15 +75,15 @@ impl RevocationLog {
     /// in a task that is not cancelled with its client: a commit without `apply` would wait for the
     /// next attestation.
     pub async fn commit(&self, store: &Store, write: Write) -> Result<(), StoreError> {
-        let (transaction, entries) = write.into_parts();
-        let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
+        let (transaction, news) = write.into_parts();
+        let (Some(first), Some(last)) = (news.first(), news.last()) else {
             return Ok(transaction.commit().await?);
         };
-        let (first, head) = (first.sequence, last.sequence);
+        let (first, head) = (first.sequence(), last.sequence());
         let mut applied = self.applied.lock().await;
         transaction.commit().await?;
         if first.0 == applied.0 + 1 {
-            self.apply(&entries, head);
+            self.apply(&news, head);
             *applied = head;
             return Ok(());
         }
@@ -101,9 +108,13 @@ impl RevocationLog {
         let mut read = store.log_snapshot().await?;
         let head = revocations::head(&mut read).await?;
         if head > *applied {
-            let missing = revocations::after(&mut read, *applied).await?;
-            self.apply(&missing, head);
-            *applied = head;
+            while *applied < head {
+                let page = revocations::after(&mut read, *applied, PAGE).await?;
+                // The last entries may have been purged: the log ends without any then.
+                let end = page.last().map_or(head, News::sequence);
+                self.apply(&page, end);
+                *applied = end;
+            }
         } else if head < *applied {
             tracing::error!(
                 head = head.0,
@@ -114,9 +125,9 @@ impl RevocationLog {
         Ok(head)
     }
 
-    fn apply(&self, entries: &[durward_contract::RevocationEntry], head: Sequence) {
+    fn apply(&self, news: &[News], head: Sequence) {
         for follower in &self.followers {
-            follower.apply(entries, head);
+            follower.apply(news, head);
         }
     }
 }

@@ -243,7 +243,7 @@ impl Inner {
             let mut write = self.store.write().await?;
             let now = self.started.earliest_now(&*self.clock);
             let more = store::purge::batch(write.connection(), now).await?;
-            write.commit_without_entries().await?;
+            write.commit_without_news().await?;
             if !more {
                 break;
             }

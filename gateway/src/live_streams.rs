@@ -30,11 +30,13 @@ pub(crate) enum Cut {
 }
 
 impl Cut {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Revoked(Cause::Token),
         Self::Revoked(Cause::Session),
         Self::Revoked(Cause::User),
         Self::Revoked(Cause::Client),
+        Self::Revoked(Cause::SigningKey),
+        Self::Revoked(Cause::ApiKey),
         Self::Revoked(Cause::Everyone),
         Self::Expired,
         Self::HeaderTimeout,

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
-use durward_contract::{RevocationEntry, Sequence, Snapshot, Target, UnixSeconds};
+use durward_contract::{Loading, News, RevocationEntry, Sequence, UnixSeconds};
 use durward_policy::{Cause, DigestKey, RevocationDigest, Standing, VerifiedToken};
 use parking_lot::Mutex;
 
@@ -124,22 +124,19 @@ impl Mirror {
         self.log.lock().applied
     }
 
-    /// Replaces what is known.
-    pub(crate) fn load(&self, snapshot: Snapshot) {
-        let mut log = self.log.lock();
-        let entries = snapshot.entries.iter().map(|entry| self.table_entry(entry));
-        log.full = !self.table.replace(entries, self.max_entries);
-        log.applied = snapshot.head;
-        log.attested = snapshot.head;
-        log.loaded = true;
-        log.backwards = false;
-        self.news(&log);
+    /// Begins to replace what is known.
+    pub(crate) fn begin_load(&self) -> Replacement<'_> {
+        Replacement {
+            mirror: self,
+            table: MirrorTable::default(),
+            full: false,
+        }
     }
 
     /// Adds entries that were committed up to `head`.
-    pub(crate) fn apply(&self, entries: &[RevocationEntry], head: Sequence) {
+    pub(crate) fn apply(&self, news: &[News], head: Sequence) {
         let mut log = self.log.lock();
-        for entry in entries {
+        for entry in revocations(news) {
             log.full |= !self.table.insert(self.table_entry(entry), self.max_entries);
         }
         log.backwards |= head < log.applied;
@@ -163,7 +160,7 @@ impl Mirror {
     /// The key under which an entry is kept.
     pub(crate) fn table_entry(&self, entry: &RevocationEntry) -> TableEntry {
         TableEntry {
-            cause: cause_of(&entry.target),
+            cause: Cause::of(&entry.target),
             digest: RevocationDigest::of(self.key, &entry.issuer, &entry.target),
             bar: entry.bar,
             forget_at: entry.forget_at,
@@ -205,19 +202,43 @@ impl Mirror {
     }
 }
 
-fn cause_of(target: &Target) -> Cause {
-    match target {
-        Target::Token(_) => Cause::Token,
-        Target::Session(_) => Cause::Session,
-        Target::User(_) => Cause::User,
-        Target::Client(_) => Cause::Client,
-        Target::Everyone => Cause::Everyone,
+/// A table that is being filled, to become the mirror's.
+pub(crate) struct Replacement<'m> {
+    mirror: &'m Mirror,
+    table: MirrorTable,
+    full: bool,
+}
+
+impl Loading for Replacement<'_> {
+    fn add(&mut self, news: &[News]) {
+        for entry in revocations(news) {
+            let entry = self.mirror.table_entry(entry);
+            self.full |= !self.table.insert(entry, self.mirror.max_entries);
+        }
     }
+
+    fn finish(self: Box<Self>, head: Sequence) {
+        let mut log = self.mirror.log.lock();
+        self.mirror.table.replace(self.table);
+        log.full = self.full;
+        log.applied = head;
+        log.attested = head;
+        log.loaded = true;
+        log.backwards = false;
+        self.mirror.news(&log);
+    }
+}
+
+fn revocations(news: &[News]) -> impl Iterator<Item = &RevocationEntry> {
+    news.iter().filter_map(|news| match news {
+        News::Revocation(entry) => Some(entry),
+        News::Grant(_) => None,
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use durward_contract::Bar;
+    use durward_contract::{Bar, Snapshot, Target};
 
     use super::*;
     use crate::clock::ManualClock;
@@ -230,20 +251,28 @@ mod tests {
         (Mirror::new(DIGEST_KEY, max_entries, STALE, clock), hand)
     }
 
-    fn ban(sequence: u64, user: &str) -> RevocationEntry {
-        RevocationEntry {
+    fn ban(sequence: u64, user: &str) -> News {
+        News::Revocation(RevocationEntry {
             sequence: Sequence(sequence),
             issuer: ISSUER.into(),
             target: Target::User(user.into()),
             bar: Bar::EpochBelow(u32::MAX),
             forget_at: None,
+        })
+    }
+
+    fn snapshot(head: u64, news: Vec<News>) -> Snapshot {
+        Snapshot {
+            head: Sequence(head),
+            news,
         }
     }
 
-    fn snapshot(head: u64, entries: Vec<RevocationEntry>) -> Snapshot {
-        Snapshot {
-            head: Sequence(head),
-            entries,
+    impl Mirror {
+        fn load(&self, snapshot: Snapshot) {
+            let mut loading = Box::new(self.begin_load());
+            loading.add(&snapshot.news);
+            loading.finish(snapshot.head);
         }
     }
 
@@ -273,7 +302,9 @@ mod tests {
         assert_eq!(mirror.standing(&token("mallory")), REVOKED);
         assert_eq!(mirror.standing(&token("alice")), Standing::Live);
         let mut elsewhere = ban(2, "alice");
-        elsewhere.issuer = "https://other.example".into();
+        if let News::Revocation(entry) = &mut elsewhere {
+            entry.issuer = "https://other.example".into();
+        }
         mirror.apply(&[elsewhere], Sequence(2));
         assert_eq!(mirror.standing(&token("alice")), Standing::Live);
     }

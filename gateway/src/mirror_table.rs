@@ -15,7 +15,7 @@ use crate::sharded::Padded;
 
 /// Shards, so that a sweep or a growth holds up few readers for a short time.
 const SHARDS: usize = 64;
-const CAUSES: usize = 5;
+const CAUSES: usize = Cause::ALL.len();
 const BARS: usize = 3;
 
 /// `forget_at` is kept in steps of this many seconds, rounded up.
@@ -92,14 +92,8 @@ impl MirrorTable {
         true
     }
 
-    /// Replaces everything by `entries`. `false` where they are more than `limit`; the rest of them
-    /// is missing then.
-    pub(crate) fn replace(&self, entries: impl Iterator<Item = TableEntry>, limit: usize) -> bool {
-        let fresh = Self::default();
-        let mut complete = true;
-        for entry in entries {
-            complete &= fresh.insert(entry, limit);
-        }
+    /// Takes over what another table holds, and forgets the rest.
+    pub(crate) fn replace(&self, fresh: Self) {
         for (old, new) in self.shards.iter().zip(&fresh.shards) {
             let mut old = old.0.write();
             let mut new = new.0.write();
@@ -107,7 +101,6 @@ impl MirrorTable {
             std::mem::swap(&mut *old, &mut *new);
             self.count(&new, -1);
         }
-        complete
     }
 
     /// Forgets what may be forgotten at `now` in one shard; the shard after it is next.
@@ -185,6 +178,8 @@ fn cause_index(cause: Cause) -> usize {
         Cause::User => 2,
         Cause::Client => 3,
         Cause::Everyone => 4,
+        Cause::SigningKey => 5,
+        Cause::ApiKey => 6,
     }
 }
 
@@ -342,8 +337,9 @@ mod tests {
     fn a_replacement_forgets_the_rest_and_counts_right() {
         let table = MirrorTable::default();
         assert!((0..1000).all(|id| table.insert(entry(Cause::User, id, Bar::Always, None), 10_000)));
-        let fresh = (500..700).map(|id| entry(Cause::Session, id, Bar::Always, None));
-        assert!(table.replace(fresh, 10_000));
+        let fresh = MirrorTable::default();
+        assert!((500..700).all(|id| fresh.insert(entry(Cause::Session, id, Bar::Always, None), 10_000)));
+        table.replace(fresh);
         assert_eq!(table.len(), 200);
         assert!(!table.bars(Cause::User, digest(600), None, None));
         assert!(table.bars(Cause::Session, digest(600), None, None));

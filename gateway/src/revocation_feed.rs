@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use durward_contract::{Bar, Follower, RevocationEntry, Sequence, Snapshot, UnixSeconds};
+use durward_contract::{Bar, Follower, Loading, News, Sequence, UnixSeconds};
 use durward_policy::{Cause, Policy, Revocations, Standing, VerifiedToken};
 
 use crate::clock::Monotonic;
 use crate::live_streams::LiveStreams;
-use crate::mirror::Mirror;
+use crate::mirror::{Mirror, Replacement};
 use crate::mirror_table::{MirrorTable, TableEntry};
 
 /// Up to how many entries each open request is compared with the entries themselves; beyond, it is
@@ -108,24 +108,28 @@ impl RevocationFeed {
 }
 
 impl Follower for RevocationFeed {
-    fn load(&self, snapshot: Snapshot) {
-        self.mirror.load(snapshot);
-        self.changed();
-        self.streams.end_where(|token| self.mirror.barred(token));
+    fn begin_load(&self) -> Box<dyn Loading + '_> {
+        Box::new(FeedLoading {
+            feed: self,
+            replacement: Box::new(self.mirror.begin_load()),
+        })
     }
 
-    fn apply(&self, entries: &[RevocationEntry], head: Sequence) {
-        self.mirror.apply(entries, head);
-        if entries.is_empty() {
+    fn apply(&self, news: &[News], head: Sequence) {
+        self.mirror.apply(news, head);
+        if news.is_empty() {
             return;
         }
         self.changed();
-        if entries.len() > COMPARED_ENTRIES {
+        if news.len() > COMPARED_ENTRIES {
             return self.streams.end_where(|token| self.mirror.barred(token));
         }
-        let entries: Vec<_> = entries
+        let entries: Vec<_> = news
             .iter()
-            .map(|entry| self.mirror.table_entry(entry))
+            .filter_map(|news| match news {
+                News::Revocation(entry) => Some(self.mirror.table_entry(entry)),
+                News::Grant(_) => None,
+            })
             .collect();
         self.streams
             .end_where(|token| entries.iter().find_map(|entry| reaches(entry, token)));
@@ -139,6 +143,25 @@ impl Follower for RevocationFeed {
 impl Revocations for RevocationFeed {
     fn standing(&self, token: &VerifiedToken, _now: UnixSeconds) -> Standing {
         self.mirror.standing(token)
+    }
+}
+
+/// A snapshot on its way in.
+struct FeedLoading<'f> {
+    feed: &'f RevocationFeed,
+    replacement: Box<Replacement<'f>>,
+}
+
+impl Loading for FeedLoading<'_> {
+    fn add(&mut self, news: &[News]) {
+        self.replacement.add(news);
+    }
+
+    fn finish(self: Box<Self>, head: Sequence) {
+        let feed = self.feed;
+        self.replacement.finish(head);
+        feed.changed();
+        feed.streams.end_where(|token| feed.mirror.barred(token));
     }
 }
 
@@ -158,7 +181,7 @@ fn reaches(entry: &TableEntry, token: &VerifiedToken) -> Option<Cause> {
 
 #[cfg(test)]
 mod tests {
-    use durward_contract::Target;
+    use durward_contract::{RevocationEntry, Snapshot, Target};
 
     use super::*;
     use crate::live_streams::{Cut, RequestHandle};
@@ -169,14 +192,14 @@ mod tests {
         RevocationFeed::with_mirror(mirror)
     }
 
-    fn ban(user: &str, bar: Bar) -> RevocationEntry {
-        RevocationEntry {
+    fn ban(user: &str, bar: Bar) -> News {
+        News::Revocation(RevocationEntry {
             sequence: Sequence(1),
             issuer: ISSUER.into(),
             target: Target::User(user.into()),
             bar,
             forget_at: None,
-        }
+        })
     }
 
     #[test]
@@ -218,7 +241,7 @@ mod tests {
             .register(&mallory, &token("mallory"), UnixSeconds(i64::MAX));
         feed.load(Snapshot {
             head: Sequence(1),
-            entries: vec![ban("mallory", Bar::Always)],
+            news: vec![ban("mallory", Bar::Always)],
         });
         assert_eq!(mallory.cut(), Some(Cut::Revoked(Cause::User)));
     }

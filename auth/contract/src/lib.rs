@@ -7,9 +7,12 @@
 #![warn(missing_docs)]
 
 mod claims;
+mod news;
 mod revocation;
 mod time;
+pub mod wire;
 
 pub use claims::{ACCESS_TOKEN_TYPE, AccessTokenClaims, claim};
-pub use revocation::{Bar, Follower, RevocationEntry, Sequence, Snapshot, Target};
+pub use news::{Follower, Grant, Loading, News, Snapshot};
+pub use revocation::{Bar, RevocationEntry, Sequence, Target};
 pub use time::{MAX_LEEWAY, RETENTION_SLACK, UnixSeconds};

@@ -23,7 +23,11 @@ pub enum Target {
     User(String),
     /// One client, by `client_id`.
     Client(String),
-    /// Everybody of the issuer.
+    /// All tokens that one key signed, by `kid`.
+    SigningKey(String),
+    /// One API key of a service, by its id.
+    ApiKey(String),
+    /// Everybody of the issuer: its tokens, not its API keys.
     Everyone,
 }
 
@@ -54,30 +58,4 @@ pub struct RevocationEntry {
     /// When it may be forgotten: no credential that it covers is valid then, slack included
     /// ([`crate::RETENTION_SLACK`]). Nothing means that it holds until it is lifted.
     pub forget_at: Option<UnixSeconds>,
-}
-
-/// All entries that still matter, as of `head`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Snapshot {
-    /// The log's head when the entries were read.
-    pub head: Sequence,
-    /// The entries, in any order.
-    pub entries: Vec<RevocationEntry>,
-}
-
-/// A gateway in the same process that follows the revocation log.
-///
-/// The calls are synchronous: when `apply` returns, no later decision of that gateway accepts what
-/// the entries refuse, and the open streams that they reach have been told to end. That is what
-/// lets a ban be acknowledged. The caller serialises its calls in log order.
-pub trait Follower: Send + Sync {
-    /// Replaces all that is known by a snapshot. Counts as news.
-    fn load(&self, snapshot: Snapshot);
-
-    /// Applies entries that were committed, in order, up to `head`. Counts as news.
-    fn apply(&self, entries: &[RevocationEntry], head: Sequence);
-
-    /// The log was read just now and its head is `head`: nothing is missing up to there. A head
-    /// beyond what was applied, or behind it, makes what is known stale.
-    fn attest(&self, head: Sequence);
 }

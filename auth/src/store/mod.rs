@@ -17,7 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use durward_contract::RevocationEntry;
+use durward_contract::News;
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Sqlite, SqlitePool, Transaction};
@@ -60,11 +60,11 @@ pub(crate) struct Store {
     waiting: Arc<Semaphore>,
 }
 
-/// A transaction that writes, with the revocation entries that it will have made once committed.
+/// A transaction that writes, with the news that it will have made once committed.
 #[derive(Debug)]
 pub(crate) struct Write {
     transaction: Transaction<'static, Sqlite>,
-    entries: Vec<RevocationEntry>,
+    news: Vec<News>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -125,7 +125,7 @@ impl Store {
         let transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
         Ok(Write {
             transaction,
-            entries: Vec::new(),
+            news: Vec::new(),
             _place: place,
         })
     }
@@ -145,14 +145,14 @@ impl Write {
     }
 
     /// Commits where nothing was revoked. What revokes is committed by the revocation log.
-    pub async fn commit_without_entries(self) -> Result<(), StoreError> {
-        debug_assert!(self.entries.is_empty(), "entries go through the revocation log");
+    pub async fn commit_without_news(self) -> Result<(), StoreError> {
+        debug_assert!(self.news.is_empty(), "news goes through the revocation log");
         Ok(self.transaction.commit().await?)
     }
 
-    /// The transaction and its entries, for the revocation log.
-    pub fn into_parts(self) -> (Transaction<'static, Sqlite>, Vec<RevocationEntry>) {
-        (self.transaction, self.entries)
+    /// The transaction and its news, for the revocation log.
+    pub fn into_parts(self) -> (Transaction<'static, Sqlite>, Vec<News>) {
+        (self.transaction, self.news)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The revocation log's rows.
 
-use durward_contract::{Bar, RevocationEntry, Sequence, Target, UnixSeconds};
+use durward_contract::{Bar, News, RevocationEntry, Sequence, Target, UnixSeconds, wire};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
@@ -21,8 +21,8 @@ pub(crate) async fn append(
     )
     .fetch_one(write.connection())
     .await?;
-    let (target_kind, target_id) = target_columns(&target);
-    let (bar_kind, bar_value) = bar_columns(bar);
+    let (target_kind, target_id) = wire::target_words(&target);
+    let (bar_kind, bar_value) = wire::bar_words(bar);
     sqlx::query(
         "INSERT INTO revocations (sequence, issuer, target_kind, target_id, bar_kind, bar_value, forget_at, created_at)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
@@ -38,13 +38,13 @@ pub(crate) async fn append(
     .execute(write.connection())
     .await?;
     let sequence = Sequence(u64::try_from(sequence).map_err(|_| StoreError::Corrupt("sequence"))?);
-    write.entries.push(RevocationEntry {
+    write.news.push(News::Revocation(RevocationEntry {
         sequence,
         issuer: issuer.to_owned(),
         target,
         bar,
         forget_at,
-    });
+    }));
     Ok(())
 }
 
@@ -58,16 +58,18 @@ pub(crate) async fn head(connection: &mut Connection) -> Result<Sequence, StoreE
     ))
 }
 
-/// The entries after `sequence`, in order.
+/// The next entries after `sequence`, in order, at most `limit`.
 pub(crate) async fn after(
     connection: &mut Connection,
     sequence: Sequence,
-) -> Result<Vec<RevocationEntry>, StoreError> {
+    limit: u32,
+) -> Result<Vec<News>, StoreError> {
     sqlx::query(
         "SELECT sequence, issuer, target_kind, target_id, bar_kind, bar_value, forget_at FROM revocations
-         WHERE sequence > $1 ORDER BY sequence",
+         WHERE sequence > $1 ORDER BY sequence LIMIT $2",
     )
     .bind(i64::try_from(sequence.0).unwrap_or(i64::MAX))
+    .bind(i64::from(limit))
     .fetch_all(connection)
     .await?
     .into_iter()
@@ -75,15 +77,19 @@ pub(crate) async fn after(
     .collect()
 }
 
-/// The entries that may not be forgotten yet.
+/// The next entries after `sequence` that may not be forgotten yet, in order, at most `limit`.
 pub(crate) async fn standing(
     connection: &mut Connection,
+    sequence: Sequence,
+    limit: u32,
     now: UnixSeconds,
-) -> Result<Vec<RevocationEntry>, StoreError> {
+) -> Result<Vec<News>, StoreError> {
     sqlx::query(
         "SELECT sequence, issuer, target_kind, target_id, bar_kind, bar_value, forget_at FROM revocations
-         WHERE forget_at IS NULL OR forget_at > $1 ORDER BY sequence",
+         WHERE sequence > $1 AND (forget_at IS NULL OR forget_at > $3) ORDER BY sequence LIMIT $2",
     )
+    .bind(i64::try_from(sequence.0).unwrap_or(i64::MAX))
+    .bind(i64::from(limit))
     .bind(now.0)
     .fetch_all(connection)
     .await?
@@ -92,34 +98,10 @@ pub(crate) async fn standing(
     .collect()
 }
 
-fn target_columns(target: &Target) -> (&'static str, &str) {
-    match target {
-        Target::Token(id) => ("token", id),
-        Target::Session(id) => ("session", id),
-        Target::User(id) => ("user", id),
-        Target::Client(id) => ("client", id),
-        Target::Everyone => ("everyone", ""),
-    }
-}
-
-fn bar_columns(bar: Bar) -> (&'static str, Option<i64>) {
-    match bar {
-        Bar::Always => ("always", None),
-        Bar::EpochBelow(epoch) => ("epoch_below", Some(i64::from(epoch))),
-        Bar::IssuedAtOrBefore(instant) => ("issued_at_or_before", Some(instant.0)),
-    }
-}
-
-fn entry(row: SqliteRow) -> Result<RevocationEntry, StoreError> {
-    let id: String = row.try_get("target_id")?;
-    let target = match row.try_get::<&str, _>("target_kind")? {
-        "token" => Target::Token(id),
-        "session" => Target::Session(id),
-        "user" => Target::User(id),
-        "client" => Target::Client(id),
-        "everyone" => Target::Everyone,
-        _ => return Err(StoreError::Corrupt("revocation target")),
-    };
+fn entry(row: SqliteRow) -> Result<News, StoreError> {
+    let kind: &str = row.try_get("target_kind")?;
+    let target = wire::target(kind, row.try_get("target_id")?)
+        .map_err(|_| StoreError::Corrupt("revocation target"))?;
     let value: Option<i64> = row.try_get("bar_value")?;
     let bar = match (row.try_get::<&str, _>("bar_kind")?, value) {
         ("always", _) => Bar::Always,
@@ -130,11 +112,11 @@ fn entry(row: SqliteRow) -> Result<RevocationEntry, StoreError> {
         _ => return Err(StoreError::Corrupt("revocation bar")),
     };
     let sequence: i64 = row.try_get("sequence")?;
-    Ok(RevocationEntry {
+    Ok(News::Revocation(RevocationEntry {
         sequence: Sequence(u64::try_from(sequence).map_err(|_| StoreError::Corrupt("sequence"))?),
         issuer: row.try_get("issuer")?,
         target,
         bar,
         forget_at: row.try_get::<Option<i64>, _>("forget_at")?.map(UnixSeconds),
-    })
+    }))
 }

@@ -6,7 +6,7 @@ use durward_contract::{Bar, Sequence, Target};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
-use crate::support::House;
+use crate::support::{House, revocations};
 
 #[tokio::test]
 async fn a_ban_is_applied_before_it_is_acknowledged_and_refuses_everything_from_before() {
@@ -178,8 +178,11 @@ async fn a_restart_loads_what_a_dead_process_had_committed() {
     let loaded = house.recorder.loaded.lock().unwrap().clone();
     assert_eq!(loaded.len(), 1);
     assert_eq!(loaded[0].head, Sequence(1));
-    assert_eq!(loaded[0].entries.len(), 1);
-    assert_eq!(loaded[0].entries[0].target, Target::User(id));
+    assert_eq!(loaded[0].news.len(), 1);
+    assert_eq!(
+        revocations(&loaded[0].news).next().unwrap().target,
+        Target::User(id)
+    );
     house
         .try_login("mallory", crate::support::PASSWORD)
         .await
@@ -208,7 +211,7 @@ async fn entries_are_kept_until_nothing_that_they_cover_can_be_valid() {
     assert_eq!(house.query("SELECT COUNT(*) || '' FROM revocations").await, ["0"]);
     let house = house.restart().await;
     let loaded = house.recorder.loaded.lock().unwrap().clone();
-    assert_eq!((loaded[0].head, loaded[0].entries.len()), (Sequence(1), 0));
+    assert_eq!((loaded[0].head, loaded[0].news.len()), (Sequence(1), 0));
 }
 
 #[tokio::test]

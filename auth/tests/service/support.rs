@@ -11,7 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use durward_auth::{AuthConfig, AuthService, Clock, Environment, NewUser, PasswordCost, Secret, StartError};
 use durward_config::{Diagnostics, Document};
-use durward_contract::{Follower, RevocationEntry, Sequence, Snapshot, UnixSeconds};
+use durward_contract::{Follower, Loading, News, RevocationEntry, Sequence, Snapshot, UnixSeconds};
 use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
@@ -108,23 +108,45 @@ impl Recorder {
     }
 }
 
-impl Follower for Recorder {
-    fn load(&self, snapshot: Snapshot) {
-        self.loaded.lock().unwrap().push(snapshot);
+/// A snapshot on its way into a [`Recorder`].
+struct RecorderLoading<'r>(&'r Recorder, Vec<News>);
+
+impl Loading for RecorderLoading<'_> {
+    fn add(&mut self, news: &[News]) {
+        self.1.extend_from_slice(news);
     }
 
-    fn apply(&self, entries: &[RevocationEntry], head: Sequence) {
+    fn finish(self: Box<Self>, head: Sequence) {
+        let Self(recorder, news) = *self;
+        recorder.loaded.lock().unwrap().push(Snapshot { head, news });
+    }
+}
+
+impl Follower for Recorder {
+    fn begin_load(&self) -> Box<dyn Loading + '_> {
+        Box::new(RecorderLoading(self, Vec::new()))
+    }
+
+    fn apply(&self, news: &[News], head: Sequence) {
         assert!(
             !self.die.swap(false, Ordering::SeqCst),
             "died between commit and apply"
         );
-        assert_eq!(entries.last().map(|entry| entry.sequence), Some(head));
-        self.applied.lock().unwrap().extend_from_slice(entries);
+        assert_eq!(news.last().map(News::sequence), Some(head));
+        self.applied.lock().unwrap().extend(revocations(news));
     }
 
     fn attest(&self, head: Sequence) {
         self.attested.lock().unwrap().push(head);
     }
+}
+
+/// The revocations among the news.
+pub fn revocations(news: &[News]) -> impl Iterator<Item = RevocationEntry> {
+    news.iter().filter_map(|news| match news {
+        News::Revocation(entry) => Some(entry.clone()),
+        News::Grant(_) => None,
+    })
 }
 
 /// What a house is built with.

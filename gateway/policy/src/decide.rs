@@ -297,6 +297,8 @@ const fn revoked(cause: Cause) -> &'static str {
         Cause::Session => "the token's session is revoked",
         Cause::User => "the token's user is revoked",
         Cause::Client => "the token's client is revoked",
+        Cause::SigningKey => "the key that signed the token is revoked",
+        Cause::ApiKey => "the API key is revoked",
         Cause::Everyone => "all tokens of the issuer are revoked",
     }
 }

@@ -233,7 +233,7 @@ impl Evidence for Assumed<'_> {
             };
             Step::new("signature", Outcome::Skipped, detail).at(issuer.place)
         });
-        VerifiedToken::new(policy, issuer, claims, 0).map(|token| Some(Arc::new(token)))
+        VerifiedToken::new(policy, issuer, claims, None, 0).map(|token| Some(Arc::new(token)))
     }
 }
 

@@ -220,6 +220,11 @@ impl KeySet {
 }
 
 impl Key {
+    /// Its id, if it has one: by it all that it signed can be revoked.
+    pub(crate) fn kid(&self) -> Option<&str> {
+        self.kid.as_deref()
+    }
+
     pub(crate) fn algorithm(&self) -> Algorithm {
         self.algorithm
     }

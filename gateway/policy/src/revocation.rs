@@ -35,6 +35,8 @@ impl RevocationDigest {
             Target::Session(id) => (SESSION, id.as_str()),
             Target::User(id) => (USER, id.as_str()),
             Target::Client(id) => (CLIENT, id.as_str()),
+            Target::SigningKey(id) => (SIGNING_KEY, id.as_str()),
+            Target::ApiKey(id) => (API_KEY, id.as_str()),
             Target::Everyone => (EVERYONE, ""),
         };
         digest(key, issuer, kind, id)
@@ -46,6 +48,8 @@ const SESSION: u8 = 2;
 const USER: u8 = 3;
 const CLIENT: u8 = 4;
 const EVERYONE: u8 = 5;
+const SIGNING_KEY: u8 = 6;
+const API_KEY: u8 = 7;
 
 fn digest(key: DigestKey, issuer: &str, kind: u8, id: &str) -> RevocationDigest {
     let mut hasher = SipHasher24::new_with_key(&key.0);
@@ -68,24 +72,37 @@ pub struct RevocationDigests {
     pub user: RevocationDigest,
     /// By its `client_id`, if it has one.
     pub client: Option<RevocationDigest>,
+    /// By the `kid` of the key that signed it, if that has one.
+    pub signing_key: Option<RevocationDigest>,
     /// By its issuer.
     pub everyone: RevocationDigest,
 }
 
+/// The ids by which one token can be revoked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RevocationIds<'a> {
+    pub(crate) subject: &'a str,
+    pub(crate) token: Option<&'a str>,
+    pub(crate) session: Option<&'a str>,
+    pub(crate) client: Option<&'a str>,
+    pub(crate) signing_key: Option<&'a str>,
+}
+
 impl RevocationDigests {
-    pub(crate) fn new(
-        key: DigestKey,
-        issuer: &str,
-        subject: &str,
-        token: Option<&str>,
-        session: Option<&str>,
-        client: Option<&str>,
-    ) -> Self {
+    pub(crate) fn new(key: DigestKey, issuer: &str, ids: RevocationIds<'_>) -> Self {
+        let RevocationIds {
+            subject,
+            token,
+            session,
+            client,
+            signing_key,
+        } = ids;
         Self {
             token: token.map(|id| digest(key, issuer, TOKEN, id)),
             session: session.map(|id| digest(key, issuer, SESSION, id)),
             user: digest(key, issuer, USER, subject),
             client: client.map(|id| digest(key, issuer, CLIENT, id)),
+            signing_key: signing_key.map(|id| digest(key, issuer, SIGNING_KEY, id)),
             everyone: digest(key, issuer, EVERYONE, ""),
         }
     }
@@ -97,6 +114,7 @@ impl RevocationDigests {
             self.session.map(|digest| (Cause::Session, digest)),
             Some((Cause::User, self.user)),
             self.client.map(|digest| (Cause::Client, digest)),
+            self.signing_key.map(|digest| (Cause::SigningKey, digest)),
             Some((Cause::Everyone, self.everyone)),
         ]
         .into_iter()
@@ -115,11 +133,39 @@ pub enum Cause {
     User,
     /// The client that asked for it.
     Client,
+    /// The key that signed it.
+    SigningKey,
+    /// This very API key.
+    ApiKey,
     /// Everybody of the issuer.
     Everyone,
 }
 
 impl Cause {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Token,
+        Self::Session,
+        Self::User,
+        Self::Client,
+        Self::SigningKey,
+        Self::ApiKey,
+        Self::Everyone,
+    ];
+
+    /// What an entry against this target means for what it covers.
+    pub const fn of(target: &Target) -> Self {
+        match target {
+            Target::Token(_) => Self::Token,
+            Target::Session(_) => Self::Session,
+            Target::User(_) => Self::User,
+            Target::Client(_) => Self::Client,
+            Target::SigningKey(_) => Self::SigningKey,
+            Target::ApiKey(_) => Self::ApiKey,
+            Target::Everyone => Self::Everyone,
+        }
+    }
+
     /// The word for it in logs and explanations.
     pub const fn name(self) -> &'static str {
         match self {
@@ -127,6 +173,8 @@ impl Cause {
             Self::Session => "session",
             Self::User => "user",
             Self::Client => "client",
+            Self::SigningKey => "signing_key",
+            Self::ApiKey => "api_key",
             Self::Everyone => "everyone",
         }
     }
@@ -181,6 +229,8 @@ mod tests {
             ("a", Target::Session("b".into())),
             ("a", Target::Client("b".into())),
             ("a", Target::Client(String::new())),
+            ("a", Target::SigningKey("b".into())),
+            ("a", Target::ApiKey("b".into())),
             ("a", Target::Everyone),
             ("b", Target::Everyone),
         ];
@@ -193,12 +243,23 @@ mod tests {
 
     #[test]
     fn a_token_is_found_by_what_an_entry_is_stored_under() {
-        let digests = RevocationDigests::new(KEY, "iss", "sub", Some("jti"), Some("sid"), Some("web"));
+        let digests = RevocationDigests::new(
+            KEY,
+            "iss",
+            RevocationIds {
+                subject: "sub",
+                token: Some("jti"),
+                session: Some("sid"),
+                client: Some("web"),
+                signing_key: Some("k1"),
+            },
+        );
         for (cause, target) in [
             (Cause::Token, Target::Token("jti".into())),
             (Cause::Session, Target::Session("sid".into())),
             (Cause::User, Target::User("sub".into())),
             (Cause::Client, Target::Client("web".into())),
+            (Cause::SigningKey, Target::SigningKey("k1".into())),
             (Cause::Everyone, Target::Everyone),
         ] {
             let found: Vec<_> = digests.iter().filter(|(found, _)| *found == cause).collect();

@@ -14,7 +14,7 @@ use crate::identity_headers::IdentityValues;
 use crate::issuer::{Issuer, IssuerId};
 use crate::json::{Json, Object};
 use crate::key_set::{Key, KeySet};
-use crate::revocation::RevocationDigests;
+use crate::revocation::{RevocationDigests, RevocationIds};
 use crate::trace::{NoTrace, Outcome, Step, Trace};
 use crate::{Policy, Reason, Rejection};
 
@@ -102,7 +102,7 @@ pub(crate) fn prove_traced<T: Trace>(
         return Err(Rejection::new(Reason::BadSignature, cause).into());
     }
     trace.step(|| Step::new("signature", Outcome::Hit, "it is the key's"));
-    let token = VerifiedToken::new(policy, issuer, claims, set.generation())?;
+    let token = VerifiedToken::new(policy, issuer, claims, key.kid(), set.generation())?;
     trace.step(|| {
         Step::new(
             "claims",
@@ -209,16 +209,20 @@ impl VerifiedToken {
         policy: &Policy,
         issuer: &Issuer,
         claims: Object,
+        signing_key: Option<&str>,
         key_generation: u64,
     ) -> Result<Self, Rejection> {
         let shape = Shape::check(&claims, issuer)?;
         let digests = RevocationDigests::new(
             policy.digest_key(),
             &issuer.issuer,
-            &shape.subject,
-            shape.token_id.as_deref(),
-            shape.session_id.as_deref(),
-            shape.client_id.as_deref(),
+            RevocationIds {
+                subject: &shape.subject,
+                token: shape.token_id.as_deref(),
+                session: shape.session_id.as_deref(),
+                client: shape.client_id.as_deref(),
+                signing_key,
+            },
         );
         Ok(Self {
             issuer: issuer.id,

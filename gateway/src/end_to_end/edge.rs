@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use durward_config::{Diagnostics, Document};
-use durward_contract::{Bar, Follower, RevocationEntry, Sequence, Snapshot, Target, UnixSeconds};
+use durward_contract::{Bar, Follower, News, RevocationEntry, Sequence, Snapshot, Target, UnixSeconds};
 use serde_json::Value;
 
 use super::answer::Answer;
@@ -93,13 +93,13 @@ impl Edge {
 
     pub(super) fn ban(&self, target: Target) {
         let sequence = Sequence(self.sequence.fetch_add(1, Ordering::SeqCst) + 1);
-        let entry = RevocationEntry {
+        let entry = News::Revocation(RevocationEntry {
             sequence,
             issuer: ISSUER.into(),
             target,
             bar: Bar::EpochBelow(2),
             forget_at: Some(UnixSeconds(i64::MAX)),
-        };
+        });
         self.feed.apply(&[entry], sequence);
     }
 

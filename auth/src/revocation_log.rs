@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use durward_contract::{Bar, Follower, Loading, News, Sequence, Target, UnixSeconds};
 use tokio::sync::Mutex;
@@ -40,6 +40,7 @@ impl RevocationLog {
     /// Hands the followers all that still matters. To be called once, before anything else.
     pub async fn load(&self, store: &Store, now: UnixSeconds) -> Result<Sequence, StoreError> {
         let mut applied = self.applied.lock().await;
+        let asked = Instant::now();
         let mut read = store.log_snapshot().await?;
         let head = revocations::head(&mut read).await?;
         let mut loadings: Vec<Box<dyn Loading + '_>> = self
@@ -55,6 +56,7 @@ impl RevocationLog {
             loadings.iter_mut().for_each(|loading| loading.add(&page));
         }
         loadings.into_iter().for_each(|loading| loading.finish(head));
+        self.tell_head(head, asked);
         *applied = head;
         Ok(head)
     }
@@ -95,12 +97,11 @@ impl RevocationLog {
     /// error tells them nothing, and they grow stale.
     pub async fn attest(&self, store: &Store) -> Result<Sequence, StoreError> {
         let mut applied = self.applied.lock().await;
+        let asked = Instant::now();
         let head = timeout(ATTEST_TIMEOUT, self.catch_up(store, &mut applied))
             .await
             .map_err(|_| StoreError::Sql(sqlx::Error::PoolTimedOut))??;
-        for follower in &self.followers {
-            follower.attest(head);
-        }
+        self.tell_head(head, asked);
         Ok(head)
     }
 
@@ -123,6 +124,12 @@ impl RevocationLog {
             );
         }
         Ok(head)
+    }
+
+    fn tell_head(&self, head: Sequence, asked: Instant) {
+        for follower in &self.followers {
+            follower.attest(head, asked.elapsed());
+        }
     }
 
     fn apply(&self, news: &[News], head: Sequence) {

@@ -34,8 +34,9 @@ impl Trust {
 #[derive(Debug, Default)]
 struct Log {
     applied: Sequence,
-    /// The highest head heard of.
+    /// The highest head heard of, and when it was read, in nanoseconds on the clock.
     attested: Sequence,
+    attested_at: u64,
     loaded: bool,
     backwards: bool,
     full: bool,
@@ -144,11 +145,17 @@ impl Mirror {
         self.news(&log);
     }
 
-    /// Hears that the log's head is `head`. Only where nothing is missing is that news.
-    pub(crate) fn attest(&self, head: Sequence) {
+    /// Hears that the log's head was `head` at most `age` ago. Only where nothing is missing is that
+    /// news.
+    pub(crate) fn attest(&self, head: Sequence, age: Duration) {
         let mut log = self.log.lock();
+        let read_at = self.clock.now().saturating_sub(age);
         log.backwards |= head < log.applied;
         log.attested = log.attested.max(head);
+        if head == log.attested {
+            let read_at = u64::try_from(read_at.as_nanos()).unwrap_or(u64::MAX);
+            log.attested_at = log.attested_at.max(read_at);
+        }
         self.news(&log);
     }
 
@@ -176,8 +183,7 @@ impl Mirror {
             _ => Trust::Whole,
         };
         if trust == Trust::Whole {
-            let now = u64::try_from(self.clock.now().as_nanos()).unwrap_or(u64::MAX);
-            self.last_news.store(now, Ordering::SeqCst);
+            self.last_news.store(log.attested_at, Ordering::SeqCst);
         }
         let before = self.trust.swap(trust as u8, Ordering::SeqCst);
         if before != trust as u8 {
@@ -273,6 +279,7 @@ mod tests {
             let mut loading = Box::new(self.begin_load());
             loading.add(&snapshot.news);
             loading.finish(snapshot.head);
+            self.attest(snapshot.head, Duration::ZERO);
         }
     }
 
@@ -285,7 +292,7 @@ mod tests {
             mirror.standing(&token("alice")),
             Standing::Unknown { stale_for: None }
         );
-        mirror.attest(Sequence(0));
+        mirror.attest(Sequence(0), Duration::ZERO);
         assert_eq!(
             mirror.standing(&token("alice")),
             Standing::Unknown { stale_for: None }
@@ -319,7 +326,7 @@ mod tests {
         let stale_for = Some(STALE + Duration::from_millis(1));
         assert_eq!(mirror.standing(&token("alice")), Standing::Unknown { stale_for });
         assert_eq!(mirror.standing(&token("mallory")), REVOKED);
-        mirror.attest(Sequence(1));
+        mirror.attest(Sequence(1), Duration::ZERO);
         assert_eq!(mirror.standing(&token("alice")), Standing::Live);
     }
 
@@ -328,7 +335,7 @@ mod tests {
         let (mirror, hand) = mirror(100);
         mirror.load(snapshot(1, vec![]));
         hand.advance(Duration::from_secs(1));
-        mirror.attest(Sequence(3));
+        mirror.attest(Sequence(3), Duration::ZERO);
         let stale_for = Some(Duration::from_secs(1));
         assert_eq!(mirror.standing(&token("alice")), Standing::Unknown { stale_for });
         mirror.apply(&[ban(2, "x")], Sequence(2));
@@ -338,12 +345,38 @@ mod tests {
     }
 
     #[test]
+    fn news_is_as_old_as_the_reading_that_it_rests_on() {
+        let (mirror, hand) = mirror(100);
+        mirror.load(snapshot(1, vec![]));
+        hand.advance(STALE * 2);
+        mirror.apply(&[ban(2, "x")], Sequence(2));
+        assert!(matches!(
+            mirror.standing(&token("alice")),
+            Standing::Unknown { .. }
+        ));
+        mirror.attest(Sequence(3), STALE);
+        mirror.apply(&[ban(3, "y")], Sequence(3));
+        assert_eq!(
+            mirror.standing(&token("alice")),
+            Standing::Live,
+            "as old as allowed"
+        );
+        mirror.attest(Sequence(3), STALE * 2);
+        assert_eq!(mirror.staleness(), STALE, "an older reading says nothing new");
+        hand.advance(Duration::from_millis(1));
+        assert!(matches!(
+            mirror.standing(&token("alice")),
+            Standing::Unknown { .. }
+        ));
+    }
+
+    #[test]
     fn a_log_that_went_backwards_is_unknown_until_it_is_loaded_again() {
         let (mirror, _hand) = mirror(100);
         mirror.load(snapshot(5, vec![ban(5, "mallory")]));
-        mirror.attest(Sequence(4));
+        mirror.attest(Sequence(4), Duration::ZERO);
         mirror.apply(&[ban(6, "x")], Sequence(6));
-        mirror.attest(Sequence(6));
+        mirror.attest(Sequence(6), Duration::ZERO);
         assert!(matches!(
             mirror.standing(&token("alice")),
             Standing::Unknown { stale_for: Some(_) }

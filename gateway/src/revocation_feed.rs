@@ -135,8 +135,8 @@ impl Follower for RevocationFeed {
             .end_where(|token| entries.iter().find_map(|entry| reaches(entry, token)));
     }
 
-    fn attest(&self, head: Sequence) {
-        self.mirror.attest(head);
+    fn attest(&self, head: Sequence, age: Duration) {
+        self.mirror.attest(head, age);
     }
 }
 

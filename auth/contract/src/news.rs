@@ -1,5 +1,7 @@
 //! What travels from the auth service to the gateways, and the door through which it enters one.
 
+use std::time::Duration;
+
 use crate::{RevocationEntry, Sequence, UnixSeconds};
 
 /// One entry of the log.
@@ -70,18 +72,21 @@ pub trait Follower: Send + Sync {
     /// whole; one that is dropped before that changes nothing.
     fn begin_load(&self) -> Box<dyn Loading + '_>;
 
-    /// Applies entries that were committed, in order, up to `head`. Counts as news.
+    /// Applies entries that were committed, in order, up to `head`. Says nothing of how fresh that
+    /// is: the entries may have been long on their way.
     fn apply(&self, news: &[News], head: Sequence);
 
-    /// The log was read just now and its head is `head`: nothing is missing up to there. A head
-    /// beyond what was applied, or behind it, makes what is known stale.
-    fn attest(&self, head: Sequence);
+    /// The log was read `age` ago, or later, and its head was `head`: nothing is missing up to
+    /// there. Only this makes what is known fresh, once all up to `head` was applied. A head beyond
+    /// what was applied, or behind it, makes what is known stale.
+    fn attest(&self, head: Sequence, age: Duration);
 
-    /// Replaces all that is known by a snapshot. Counts as news.
+    /// Replaces all that is known by a snapshot that was read just now.
     fn load(&self, snapshot: Snapshot) {
         let mut loading = self.begin_load();
         loading.add(&snapshot.news);
         loading.finish(snapshot.head);
+        self.attest(snapshot.head, Duration::ZERO);
     }
 }
 
@@ -91,6 +96,7 @@ pub trait Loading: Send {
     /// Adds entries, in any order.
     fn add(&mut self, news: &[News]);
 
-    /// It is whole, as of `head`: from now on it is what is known. Counts as news.
+    /// It is whole, as of `head`: from now on it is what is known. How fresh that is, an attestation
+    /// says.
     fn finish(self: Box<Self>, head: Sequence);
 }

@@ -136,7 +136,7 @@ impl Follower for Recorder {
         self.applied.lock().unwrap().extend(revocations(news));
     }
 
-    fn attest(&self, head: Sequence) {
+    fn attest(&self, head: Sequence, _age: Duration) {
         self.attested.lock().unwrap().push(head);
     }
 }

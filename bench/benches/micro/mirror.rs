@@ -92,7 +92,7 @@ pub fn mirror(criterion: &mut Criterion) {
         bencher.iter_batched(
             || Snapshot {
                 head: Sequence(ENTRIES),
-                entries: entries(0, ENTRIES),
+                news: entries(0, ENTRIES),
             },
             |snapshot| mirror.load(snapshot),
             BatchSize::PerIteration,

@@ -46,7 +46,11 @@ pub enum Command {
     #[command(subcommand)]
     User(UserCommand),
     /// Ban a user: the next request is refused, open streams are cut
-    #[command(after_help = "Example: durward ban mallory --reason 'card fraud' --config config.yaml")]
+    #[command(
+        after_help = "Examples:\n  durward ban mallory --reason 'card fraud' --config config.yaml\n  \
+                      durward ban mallory --wait=2s\n\
+                      Exit code 1 with --wait: some gateway did not answer in time; the ban is durable all the same."
+    )]
     Ban(BanArguments),
     /// Lift a ban; tokens from before it stay refused
     #[command(after_help = "Example: durward unban mallory --config config.yaml")]
@@ -151,6 +155,8 @@ pub enum UserCommand {
         #[arg(long, value_name = "ROLE")]
         remove: Vec<String>,
         #[command(flatten)]
+        wait: Wait,
+        #[command(flatten)]
         client: Client,
     },
 }
@@ -164,6 +170,14 @@ pub struct UserArguments {
     pub client: Client,
 }
 
+/// Whether to wait until the gateways have heard of it.
+#[derive(Debug, Args)]
+pub struct Wait {
+    /// Wait until every gateway refuses, for at most so long (`--wait=500ms`), and say how many do
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "5s")]
+    pub wait: Option<String>,
+}
+
 /// Arguments of `ban`.
 #[derive(Debug, Args)]
 pub struct BanArguments {
@@ -172,6 +186,8 @@ pub struct BanArguments {
     /// Why; kept in the audit log
     #[arg(long)]
     pub reason: Option<String>,
+    #[command(flatten)]
+    pub wait: Wait,
     #[command(flatten)]
     pub client: Client,
 }
@@ -187,6 +203,8 @@ pub struct SessionsArguments {
     /// End all of the user's sessions
     #[arg(long)]
     pub end_all: bool,
+    #[command(flatten)]
+    pub wait: Wait,
     #[command(flatten)]
     pub client: Client,
 }

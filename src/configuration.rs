@@ -137,19 +137,21 @@ fn compile(document: &Document, base: &Path, role: Role, diagnostics: &mut Diagn
     let demo = demo_node.map(|node| DemoConfig::compile(node, base, diagnostics));
     let gateway = GatewayConfig::compile(gateway_sections, base, diagnostics);
     let own_issuer = match (role, &auth) {
-        (Role::Whole, Some(Some(auth))) => Some(own_issuer(auth)),
+        (_, Some(Some(auth))) => Some(own_issuer(auth, role)),
         // Its errors are reported; that others need it would only be said on top.
-        (Role::Whole, Some(None)) => Some(OwnIssuer {
+        (_, Some(None)) => Some(OwnIssuer {
             issuer: String::new(),
             audience: String::new(),
             algorithm: Algorithm::ES256,
+            in_process: true,
         }),
-        _ => None,
+        (_, None) => None,
     };
     if let Some(gateway) = &gateway {
         policy_sections.refuse_shadowed_identity(gateway, diagnostics);
     }
-    let policy = policy_sections.compile(root, upstreams, own_issuer, diagnostics);
+    let auth_in_process = role == Role::Whole && own_issuer.is_some();
+    let policy = policy_sections.compile(root, upstreams, own_issuer, auth_in_process, diagnostics);
 
     let auth = match auth {
         Some(auth) if role == Role::Whole => Some(auth?),
@@ -213,6 +215,7 @@ impl<'a> PolicyNodes<'a> {
         root: &Node,
         upstreams: Option<&Node>,
         own_issuer: Option<OwnIssuer>,
+        auth_in_process: bool,
         diagnostics: &mut Diagnostics,
     ) -> Option<Policy> {
         // The gateway reports what is wrong with the upstreams; here only their names count.
@@ -229,7 +232,7 @@ impl<'a> PolicyNodes<'a> {
             routes: self.routes,
             revocations: self.revocations,
             upstream_names: &upstream_names,
-            auth_in_process: own_issuer.is_some(),
+            auth_in_process,
             own_issuer,
             file_place: root.place,
         };
@@ -237,7 +240,7 @@ impl<'a> PolicyNodes<'a> {
     }
 }
 
-fn own_issuer(auth: &AuthConfig) -> OwnIssuer {
+fn own_issuer(auth: &AuthConfig, role: Role) -> OwnIssuer {
     OwnIssuer {
         issuer: auth.issuer.clone(),
         audience: auth.audience.clone(),
@@ -246,6 +249,7 @@ fn own_issuer(auth: &AuthConfig) -> OwnIssuer {
             SigningAlgorithm::EdDsa => Algorithm::EdDSA,
             SigningAlgorithm::Rs256 => Algorithm::RS256,
         },
+        in_process: role == Role::Whole,
     }
 }
 

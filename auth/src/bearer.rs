@@ -107,6 +107,7 @@ impl OwnTokens {
             own_issuer: Some(OwnIssuer {
                 issuer: config.issuer.clone(),
                 audience: config.audience.clone(),
+                in_process: true,
                 algorithm: match config.signing_algorithm {
                     SigningAlgorithm::Es256 => Algorithm::ES256,
                     SigningAlgorithm::EdDsa => Algorithm::EdDSA,

@@ -3,6 +3,7 @@
 
 use axum::Router;
 use axum::extract::State;
+use axum::middleware;
 use axum::response::Response;
 use axum::routing::{delete, get, post, put};
 use http::StatusCode;
@@ -14,6 +15,7 @@ use crate::api::{Parameter, json, method_not_allowed, not_found, session_body, u
 use crate::audit::Actor;
 use crate::json_body::{Json, OptionalJson};
 use crate::problem::Problem;
+use crate::reach::wait_for_gateways;
 use crate::secret::Secret;
 use crate::service::AuthService;
 
@@ -55,6 +57,7 @@ pub(crate) fn router(service: AuthService) -> Router {
         )
         .route("/users/{username}/sessions/{id}", delete(end_session))
         .route("/keys", get(list_keys))
+        .route_layer(middleware::from_fn_with_state(service.clone(), wait_for_gateways))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(service)

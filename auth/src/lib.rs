@@ -27,6 +27,7 @@ mod metrics;
 mod passwords;
 mod problem;
 mod random;
+mod reach;
 mod refresh_family;
 mod revocation_log;
 mod secret;
@@ -52,6 +53,7 @@ pub use passwords::{
     MAX_PASSWORD_BYTES, MAX_PASSWORD_CHARACTERS, MIN_PASSWORD_CHARACTERS, PasswordCost, QUEUE_PER_WORKER,
 };
 pub use problem::{Problem, Reason};
+pub use reach::{Fleet, GatewayReach, MAX_WAIT, Reach};
 pub use secret::Secret;
 pub use service::{AuthService, Environment, StartError};
 pub use sessions::MAX_LIVE_SESSIONS;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use durward_contract::{Bar, Follower, Loading, News, Sequence, Target, UnixSeconds};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio::time::timeout;
 
 use crate::store::{Store, StoreError, Write, revocations};
@@ -26,6 +26,7 @@ pub(crate) struct RevocationLog {
     followers: Vec<Arc<dyn Follower>>,
     /// What the followers have.
     applied: Mutex<Sequence>,
+    heads: watch::Sender<Sequence>,
 }
 
 impl RevocationLog {
@@ -34,6 +35,7 @@ impl RevocationLog {
             issuer,
             followers,
             applied: Mutex::new(Sequence(0)),
+            heads: watch::Sender::new(Sequence(0)),
         }
     }
 
@@ -58,6 +60,7 @@ impl RevocationLog {
         loadings.into_iter().for_each(|loading| loading.finish(head));
         self.tell_head(head, asked);
         *applied = head;
+        self.heads.send_replace(head);
         Ok(head)
     }
 
@@ -91,6 +94,16 @@ impl RevocationLog {
         }
         // Another process wrote between: followers get its entries first.
         self.catch_up(store, &mut applied).await.map(drop)
+    }
+
+    /// The head that every follower in this process has.
+    pub async fn head(&self) -> Sequence {
+        *self.applied.lock().await
+    }
+
+    /// Tells of each head that this process has committed or heard of.
+    pub fn heads(&self) -> watch::Receiver<Sequence> {
+        self.heads.subscribe()
     }
 
     /// Reads the head, hands over what is missing, and tells the followers that they have all. An
@@ -136,6 +149,7 @@ impl RevocationLog {
         for follower in &self.followers {
             follower.apply(news, head);
         }
+        self.heads.send_replace(head);
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
-use durward_contract::{Follower, UnixSeconds};
+use durward_contract::{Follower, Sequence, UnixSeconds};
 use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -22,6 +22,7 @@ use crate::keys::{KeyError, KeyFolder};
 use crate::metrics::Metrics;
 use crate::passwords::{PasswordCost, Passwords};
 use crate::problem::Problem;
+use crate::reach::{Fleet, NoFleet, Reach};
 use crate::refresh_family::Successors;
 use crate::revocation_log::RevocationLog;
 use crate::store::{self, Store};
@@ -96,6 +97,7 @@ pub(crate) struct Inner {
     pub successors: Successors,
     pub clock: Arc<dyn Clock>,
     pub metrics: Metrics,
+    fleet: OnceLock<Arc<dyn Fleet>>,
     started: Started,
     jwks: watch::Sender<Arc<Vec<u8>>>,
 }
@@ -159,6 +161,7 @@ impl AuthService {
             passwords,
             tokens,
             metrics,
+            fleet: OnceLock::new(),
         });
         Ok(Self {
             _background: Arc::new(Background::start(&inner)),
@@ -170,6 +173,24 @@ impl AuthService {
     /// will be.
     pub fn jwks(&self) -> watch::Receiver<Arc<Vec<u8>>> {
         self.inner.jwks.subscribe()
+    }
+
+    /// Says which gateways follow the log, for calls that wait until a revocation has reached them.
+    /// Takes effect once.
+    pub fn follow_with(&self, fleet: Arc<dyn Fleet>) {
+        let _ = self.inner.fleet.set(fleet);
+    }
+
+    /// The log's head as this process has committed or heard of it, now and from now on.
+    pub fn log_heads(&self) -> watch::Receiver<Sequence> {
+        self.inner.log.heads()
+    }
+
+    /// Waits until every gateway has applied what is in the log now, for at most `within`.
+    pub(crate) async fn reach(&self, within: Duration) -> (Sequence, Reach) {
+        let head = self.inner.log.head().await;
+        let fleet: &dyn Fleet = self.inner.fleet.get().map_or(&NoFleet, |fleet| &**fleet);
+        (head, fleet.reach(head, within).await)
     }
 
     /// What it was configured with.

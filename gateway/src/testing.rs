@@ -67,6 +67,7 @@ pub(crate) fn compile_policy(
             issuer: ISSUER.into(),
             audience: AUDIENCE.into(),
             algorithm: Algorithm::ES256,
+            in_process: true,
         }),
         auth_in_process: true,
         file_place: Place::default(),

@@ -3,6 +3,7 @@
 pub mod check;
 pub mod explain;
 pub mod gateway;
+pub mod reach;
 pub mod sessions;
 pub mod token;
 pub mod up;

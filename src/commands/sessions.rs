@@ -3,6 +3,7 @@
 use hyper::Method;
 use serde_json::Value;
 
+use super::reach::{told, verdict, waiting};
 use super::{print, table, text};
 use crate::cli::{KeysCommand, SessionsArguments};
 use crate::configuration::control_client;
@@ -15,20 +16,27 @@ pub async fn run(arguments: SessionsArguments) -> Result<(), Failure> {
     let path = format!("/users/{}/sessions", segment(&arguments.username));
     let json = arguments.client.json;
     if arguments.end_all {
+        let path = waiting(&path, &arguments.wait);
         let answer = service.call(Method::DELETE, &path, None).await?;
-        print(json, &answer, |_| {
-            format!("all sessions of {} are ended", arguments.username)
+        print(json, &answer, |answer| {
+            told(
+                format!("all sessions of {} are ended", arguments.username),
+                answer,
+            )
         });
+        verdict(&answer)
     } else if let Some(session) = &arguments.end {
-        let answer = service
-            .call(Method::DELETE, &format!("{path}/{}", segment(session)), None)
-            .await?;
-        print(json, &answer, |_| format!("session {session} is ended"));
+        let path = waiting(&format!("{path}/{}", segment(session)), &arguments.wait);
+        let answer = service.call(Method::DELETE, &path, None).await?;
+        print(json, &answer, |answer| {
+            told(format!("session {session} is ended"), answer)
+        });
+        verdict(&answer)
     } else {
         let answer = service.call(Method::GET, &path, None).await?;
         print(json, &answer, listed);
+        Ok(())
     }
-    Ok(())
 }
 
 /// Lists the signing keys.

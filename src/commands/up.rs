@@ -112,7 +112,7 @@ pub async fn auth_alone(file: ConfigFile) -> Result<(), Failure> {
 fn gateway_revocations(policy: &Policy) -> GatewayRevocations {
     match policy.revocations() {
         RevocationsMode::None => GatewayRevocations::None,
-        RevocationsMode::Embedded => {
+        RevocationsMode::Embedded | RevocationsMode::Redis => {
             GatewayRevocations::Mirror(RevocationFeed::new(policy, MirrorLimits::default()))
         }
     }

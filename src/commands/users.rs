@@ -3,6 +3,7 @@
 use hyper::Method;
 use serde_json::{Value, json};
 
+use super::reach::{told, verdict, waiting};
 use super::{print, table, text};
 use crate::cli::{BanArguments, UserArguments, UserCommand};
 use crate::configuration::control_client;
@@ -39,35 +40,36 @@ pub async fn run(command: UserCommand) -> Result<(), Failure> {
             username,
             add,
             remove,
+            wait,
             client,
         } => {
-            let path = format!("/users/{}/roles", segment(&username));
+            let path = waiting(&format!("/users/{}/roles", segment(&username)), &wait);
             let body = json!({ "add": add, "remove": remove });
             let answer = control_client(&client.config)?
                 .call(Method::POST, &path, Some(body))
                 .await?;
             print(client.json, &answer, |answer| {
-                format!("{}: {}", username, roles(answer))
+                told(format!("{}: {}", username, roles(answer)), answer)
             });
+            verdict(&answer)?;
         }
     }
     Ok(())
 }
 
-/// Bans a user. When this returns, no gateway in the service's process accepts them.
+/// Bans a user. When this returns the ban is durable, and a gateway in the service's process refuses
+/// them.
 pub async fn ban(arguments: BanArguments) -> Result<(), Failure> {
     let path = format!("/users/{}/ban", segment(&arguments.username));
+    let path = waiting(&path, &arguments.wait);
     let body = json!({ "reason": arguments.reason });
     let answer = control_client(&arguments.client.config)?
         .call(Method::PUT, &path, Some(body))
         .await?;
-    print(arguments.client.json, &answer, |_| {
-        format!(
-            "{} is banned: the gateway in the service's process refuses from now on",
-            arguments.username
-        )
+    print(arguments.client.json, &answer, |answer| {
+        told(format!("{} is banned", arguments.username), answer)
     });
-    Ok(())
+    verdict(&answer)
 }
 
 /// Lifts a ban.

@@ -185,11 +185,6 @@ fn what_is_not_built_is_an_error_and_never_ignored() {
     for (from, to, said) in [
         (
             "store: embedded",
-            "store: redis://127.0.0.1:6379",
-            "not supported by this version",
-        ),
-        (
-            "store: embedded",
             "store: embedded\n  mode: lookup",
             "not supported by this version",
         ),

@@ -15,10 +15,14 @@ pub(crate) use path::Parameter;
 pub(crate) use reply::{json, session_body, tokens, user_body};
 
 use axum::Router;
+use axum::extract::{Request, State};
 use axum::http::Method;
+use axum::middleware::{self, Next};
+use axum::response::Response;
 use axum::routing::{delete, get, post, put};
 
 use crate::problem::{Problem, Reason};
+use crate::reach::wait_for_gateways;
 use crate::service::AuthService;
 
 /// Every route of the HTTP API.
@@ -41,9 +45,19 @@ pub(crate) fn router(service: AuthService) -> Router {
             "/auth/admin/users/{id}/sessions",
             get(admin::sessions).delete(admin::end_sessions),
         )
+        .route_layer(middleware::from_fn_with_state(service.clone(), admins_may_wait))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(service)
+}
+
+/// `?wait=` is the administrators': a wait holds a connection.
+async fn admins_may_wait(state: State<AuthService>, request: Request, next: Next) -> Response {
+    let revokes = request.uri().path().starts_with("/auth/admin/") && request.method() != Method::GET;
+    match revokes {
+        true => wait_for_gateways(state, request, next).await,
+        false => next.run(request).await,
+    }
 }
 
 pub(crate) async fn not_found() -> Problem {

@@ -136,6 +136,9 @@ pub struct OwnIssuer {
     pub audience: String,
     /// What it signs with.
     pub algorithm: Algorithm,
+    /// Whether it runs in this process and hands its keys over; elsewhere they are read from where
+    /// the issuer's `jwks` says.
+    pub in_process: bool,
 }
 
 /// Every issuer of the file.

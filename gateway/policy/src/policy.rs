@@ -46,6 +46,9 @@ pub enum RevocationsMode {
     None,
     /// `store: embedded`: from the auth service in this process.
     Embedded,
+    /// `store: redis://...`: from auth services elsewhere, through Redis. Where exactly, the shell
+    /// reads from the file.
+    Redis,
 }
 
 /// Everything that [`crate::decide`] works on.

@@ -20,7 +20,7 @@ fn errors(yaml: &str, own: bool) -> String {
 #[test]
 fn issuers_say_all_that_is_needed() {
     for (issuer, message) in [
-        ("{ use: auth }", "needs the auth service"),
+        ("{ use: auth }", "needs an `auth` section"),
         ("{ use: aut }", "did you mean `auth`"),
         ("{ issuer: https://i.test }", "exactly one source of keys"),
         ("{ issuer: https://i.test }", "`audience` is missing"),
@@ -168,6 +168,18 @@ fn revocations_are_written_out() {
     .unwrap();
     assert_eq!(embedded.revocations(), RevocationsMode::Embedded);
     assert_eq!(embedded.max_staleness().as_secs(), 2);
+    for store in [
+        "redis://r",
+        "rediss://r:1/2",
+        "redis+sentinel://a,b/m",
+        "rediss+cluster://a",
+    ] {
+        let file = file(&format!(
+            "revocations: {{ store: '{store}', redis: {{ namespace: x }} }}\n"
+        ));
+        let elsewhere = try_policy(&file, false).unwrap();
+        assert_eq!(elsewhere.revocations(), RevocationsMode::Redis);
+    }
     for (revocations, message) in [
         ("", "`revocations` is missing"),
         ("revocations:\n", "cannot be nothing"),
@@ -179,8 +191,8 @@ fn revocations_are_written_out() {
             "needs the auth service in the same process",
         ),
         (
-            "revocations: { store: redis://r }\n",
-            "a Redis store is not supported by this version",
+            "revocations: { store: embedded, redis: {} }\n",
+            "how to reach a store that is not there",
         ),
         (
             "revocations: { store: embedded, mode: lookup }\n",

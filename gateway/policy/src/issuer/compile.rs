@@ -84,11 +84,12 @@ fn own_issuer(
     let Some(own) = own else {
         diagnostics.error(
             used.place,
-            "`use: auth` needs the auth service in the same process",
-            "add an `auth` section and run `durward up`, or write the issuer out with `issuer`, `jwks`, `audience` and `algorithms`",
+            "`use: auth` needs an `auth` section",
+            "add one, or write the issuer out with `issuer`, `jwks`, `audience` and `algorithms`",
         );
         return None;
     };
+    let keys = own_keys(used, section, own, diagnostics)?;
     Some(terms.issuer(
         section.place(),
         own.issuer.clone(),
@@ -96,8 +97,34 @@ fn own_issuer(
         vec![own.algorithm],
         vec![TokenType::AccessToken],
         OWN_CLAIMS.map(str::to_owned).to_vec(),
-        KeySource::Own,
+        keys,
+        true,
     ))
+}
+
+/// In one process the keys are handed over, and `jwks` is for the gateways elsewhere that share the
+/// file; those need it.
+fn own_keys(
+    used: &Node,
+    section: &mut Section<'_>,
+    own: &OwnIssuer,
+    diagnostics: &mut Diagnostics,
+) -> Option<KeySource> {
+    let elsewhere = match section.optional("jwks").is_some() {
+        true => Some(key_source(section, diagnostics)?),
+        false => None,
+    };
+    if own.in_process {
+        return Some(KeySource::Own);
+    }
+    if elsewhere.is_none() {
+        diagnostics.error(
+            used.place,
+            "the auth service runs in another process: its keys have to be read",
+            "add `jwks: https://AUTH_SERVICE/.well-known/jwks.json`, or run `durward up`",
+        );
+    }
+    elsewhere
 }
 
 fn foreign_issuer(section: &mut Section<'_>, diagnostics: &mut Diagnostics) -> Option<Issuer> {
@@ -130,6 +157,7 @@ fn foreign_issuer(section: &mut Section<'_>, diagnostics: &mut Diagnostics) -> O
         token_types?,
         required,
         keys?,
+        false,
     ))
 }
 
@@ -196,6 +224,7 @@ impl Terms {
         token_types: Vec<TokenType>,
         required_claims: Vec<String>,
         keys: KeySource,
+        own: bool,
     ) -> Issuer {
         let Self {
             leeway,
@@ -213,7 +242,7 @@ impl Terms {
             leeway,
             max_lifetime,
             identity_prefix,
-            own: keys == KeySource::Own,
+            own,
             keys,
         }
     }

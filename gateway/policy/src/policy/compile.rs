@@ -161,8 +161,16 @@ fn revocations_section(
         return news;
     };
     if let Some(store) = section.required("store", "write `store: embedded`", diagnostics) {
-        check_store(store, auth_in_process, diagnostics);
-        news.mode = RevocationsMode::Embedded;
+        news.mode = store_kind(store, auth_in_process, diagnostics).unwrap_or(RevocationsMode::Embedded);
+    }
+    let options = section.optional("redis");
+    if let (Some(options), RevocationsMode::Embedded) = (options, news.mode) {
+        let advice = "remove it, or write `store: redis://HOST:PORT`";
+        diagnostics.error(
+            options.place,
+            "`redis` says how to reach a store that is not there",
+            advice,
+        );
     }
     section.not_built("mode", diagnostics);
     if let Some(node) = section.optional("max_staleness") {
@@ -176,25 +184,29 @@ fn revocations_section(
     news
 }
 
-fn check_store(store: &Node, auth_in_process: bool, diagnostics: &mut Diagnostics) {
-    let Some(text) = store.text("`store`", diagnostics) else {
-        return;
-    };
-    if ["redis://", "rediss://", "redis+"]
-        .iter()
-        .any(|scheme| text.starts_with(scheme))
-    {
-        let message = "a Redis store is not supported by this version";
-        diagnostics.error(
-            store.place,
-            message,
-            "write `store: embedded`, or `revocations: none`",
-        );
-    } else if store.one_of("`store`", &["embedded"], diagnostics).is_some() && !auth_in_process {
+/// What the store is. Where Redis is and how it is reached, the shell reads.
+fn store_kind(store: &Node, auth_in_process: bool, diagnostics: &mut Diagnostics) -> Option<RevocationsMode> {
+    let text = store.text("`store`", diagnostics)?;
+    if is_redis(text) {
+        return Some(RevocationsMode::Redis);
+    }
+    store.one_of("`store`", &["embedded", "redis://HOST:PORT"], diagnostics)?;
+    if !auth_in_process {
         diagnostics.error(
             store.place,
             "`store: embedded` needs the auth service in the same process",
-            "run `durward up` with an `auth` section, or write `revocations: none` to do without",
+            "run `durward up` with an `auth` section, write `store: redis://HOST:PORT`, or write `revocations: none` to do without",
         );
+        return None;
     }
+    Some(RevocationsMode::Embedded)
+}
+
+/// Whether a store is named by a Redis URL of any kind.
+fn is_redis(store: &str) -> bool {
+    let scheme = store.split_once("://").map(|(scheme, _)| scheme);
+    scheme.is_some_and(|scheme| {
+        let kind = scheme.split('+').next().unwrap_or_default();
+        matches!(kind, "redis" | "rediss")
+    })
 }

@@ -222,6 +222,7 @@ pub fn try_policy(yaml: &str, own: bool) -> Result<Policy, String> {
             issuer: ISSUER.to_owned(),
             audience: AUDIENCE.to_owned(),
             algorithm: Algorithm::ES256,
+            in_process: true,
         }),
         auth_in_process: own,
         file_place: Place::default(),

@@ -1,11 +1,12 @@
 # run    build in release and start everything: gateway, auth service, demo backends
 # test   formatting, clippy, and every test
+# faults every fault between auth service, Redis and gateway, for minutes, as a table
 # audit  licences, bans, sources, duplicates, and advisories where the network allows
 # bench  the benchmarks behind the figures of bench/README.md
 
 CONFIG ?= config.yaml
 
-.PHONY: run build test audit bench bench-micro bench-proxy bench-ban tools test-tools
+.PHONY: run build test faults audit bench bench-micro bench-proxy bench-ban tools test-tools
 
 run: build
 	exec target/release/durward up --config $(CONFIG)
@@ -17,6 +18,9 @@ test: test-tools
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo test --workspace --locked
+
+faults: test-tools
+	cargo test --locked -p durward --test blackbox -- --ignored --nocapture the_whole_run
 
 audit: tools
 	scripts/audit.sh

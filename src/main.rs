@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod auth_admin;
 mod banner;
 mod cli;
 mod commands;

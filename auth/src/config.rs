@@ -27,6 +27,8 @@ const MAX_NAME_BYTES: usize = 512;
 pub struct AuthConfig {
     /// `listen`: where the HTTP API listens.
     pub listen: SocketAddr,
+    /// `admin`: where health and metrics are, for a service that runs alone; nowhere if absent.
+    pub admin: Option<SocketAddr>,
     /// `issuer`: the `iss` of its tokens, byte for byte.
     pub issuer: String,
     /// `audience`: the `aud` of its tokens.
@@ -112,6 +114,7 @@ impl AuthConfig {
             "write sqlite:PATH, for example sqlite:data/auth.db",
             diagnostics,
         );
+        let admin = section.optional("admin");
         let access_token_ttl = section.optional("access_token_ttl");
         let refresh_token_ttl = section.optional("refresh_token_ttl");
         let session_ttl = section.optional("session_ttl");
@@ -124,6 +127,10 @@ impl AuthConfig {
         section.finish(diagnostics);
 
         let listen = listen.and_then(|node| node.socket_address("auth.listen", diagnostics));
+        let admin = match admin {
+            Some(node) => node.socket_address("auth.admin", diagnostics).map(Some),
+            None => Some(None),
+        };
         let issuer = issuer.and_then(|node| issuer_url(node, diagnostics));
         let audience = audience.and_then(|node| plain_name(node, "auth.audience", diagnostics));
         let database = database.and_then(|node| database_file(node, base, diagnostics));
@@ -185,6 +192,7 @@ impl AuthConfig {
         }
         Some(Self {
             listen: listen?,
+            admin: admin?,
             issuer: issuer?,
             audience: audience?,
             access_token_ttl: access?,

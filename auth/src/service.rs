@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use axum::Router;
 use durward_contract::{Follower, Sequence, UnixSeconds};
+use parking_lot::Mutex;
 use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -32,6 +33,8 @@ use crate::{api, control, server};
 
 /// How often the log's head is read and attested.
 const ATTEST_INTERVAL: Duration = Duration::from_secs(1);
+/// How long after its last answer the database counts as there.
+const READY_WITHIN: Duration = Duration::from_secs(5);
 /// How often what no longer matters is deleted.
 const PURGE_INTERVAL: Duration = Duration::from_secs(60);
 /// Batches that one purge deletes at most, so that it never runs for long.
@@ -98,6 +101,8 @@ pub(crate) struct Inner {
     pub clock: Arc<dyn Clock>,
     pub metrics: Metrics,
     fleet: OnceLock<Arc<dyn Fleet>>,
+    /// When the log was last read, on the monotonic clock.
+    attested: Mutex<Option<Duration>>,
     started: Started,
     jwks: watch::Sender<Arc<Vec<u8>>>,
 }
@@ -162,6 +167,7 @@ impl AuthService {
             tokens,
             metrics,
             fleet: OnceLock::new(),
+            attested: Mutex::new(None),
         });
         Ok(Self {
             _background: Arc::new(Background::start(&inner)),
@@ -173,6 +179,12 @@ impl AuthService {
     /// will be.
     pub fn jwks(&self) -> watch::Receiver<Arc<Vec<u8>>> {
         self.inner.jwks.subscribe()
+    }
+
+    /// Whether the database has answered lately: what the service does needs it.
+    pub fn is_ready(&self) -> bool {
+        let attested = *self.inner.attested.lock();
+        attested.is_some_and(|at| self.inner.clock.monotonic().saturating_sub(at) <= READY_WITHIN)
     }
 
     /// Says which gateways follow the log, for calls that wait until a revocation has reached them.
@@ -247,6 +259,7 @@ impl Inner {
     async fn attest(&self) -> Result<(), Problem> {
         match self.log.attest(&self.store).await {
             Ok(head) => {
+                *self.attested.lock() = Some(self.clock.monotonic());
                 self.metrics
                     .log_head
                     .set(i64::try_from(head.0).unwrap_or(i64::MAX));

@@ -7,6 +7,8 @@ mod bodies;
 mod configuration;
 mod drain;
 mod explain;
+mod faults;
+mod fleet;
 mod foreign_issuers;
 mod harness;
 mod identity;

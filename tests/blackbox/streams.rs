@@ -17,7 +17,7 @@ const DOWNLOAD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n
 
 /// A backend of open ends: `/api/chat` is a WebSocket, `/api/events` an event stream and
 /// `/api/download` one that never stops sending.
-fn open_ended() -> Backend {
+pub fn open_ended() -> Backend {
     Backend::answering(|request| match request.target().as_slice() {
         b"/api/chat" => Reply::Open(accept(request)),
         b"/api/events" => Reply::Open(EVENTS.into()),

@@ -321,6 +321,25 @@ impl Service {
         service
     }
 
+    /// Kills it, and leaves it dead.
+    #[track_caller]
+    pub fn kill(&mut self) {
+        self.process.signal("KILL");
+        eventually("the process is dead", || self.process.ended());
+    }
+
+    /// Starts it again on the same addresses and data, and does not wait for anything.
+    pub fn start_again(&mut self) {
+        self.process = launch(&self.command, &self.folder, &self.environment);
+    }
+
+    /// Waits until it is ready, which may take long.
+    #[track_caller]
+    pub fn expect_ready(&mut self) {
+        self.wait_until_ready()
+            .unwrap_or_else(|said| panic!("did not become ready: {said}"));
+    }
+
     /// The text of `/metrics`.
     #[track_caller]
     pub fn metrics(&self) -> String {

@@ -127,9 +127,12 @@ impl Mirror {
 
     /// Begins to replace what is known.
     pub(crate) fn begin_load(&self) -> Replacement<'_> {
+        let table = MirrorTable::default();
+        // Most of what comes is what was there.
+        table.reserve(self.len());
         Replacement {
             mirror: self,
-            table: MirrorTable::default(),
+            table,
             full: false,
         }
     }

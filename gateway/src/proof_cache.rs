@@ -73,11 +73,15 @@ impl ProofCache {
         (self.cache.len(), self.cache.weight())
     }
 
-    fn remembered(&self, key: &Key) -> Option<Arc<VerifiedToken>> {
+    fn find(&self, key: &Key) -> Option<Arc<VerifiedToken>> {
         let token = self.cache.get(key)?;
-        self.keys
-            .is_current(token.issuer(), token.key_generation(), Ordering::Acquire)
-            .then_some(token)
+        let is_current = self
+            .keys
+            .is_current(token.issuer(), token.key_generation(), Ordering::Acquire);
+        is_current.then(|| {
+            self.counts.add(HITS, 1);
+            token
+        })
     }
 
     fn prove_afresh(&self, policy: &Policy, token: &str) -> Result<Arc<VerifiedToken>, Rejection> {
@@ -93,19 +97,30 @@ impl ProofCache {
 
 impl Proofs for ProofCache {
     fn prove(&self, policy: &Policy, token: &str) -> Result<Arc<VerifiedToken>, Rejection> {
-        if token.len() > MAX_REMEMBERED_TOKEN {
+        let Some(key) = key_of(token.as_bytes()) else {
             return self.prove_afresh(policy, token);
-        }
-        let mut key = Key::default();
-        key.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
-        if let Some(token) = self.remembered(&key) {
-            self.counts.add(HITS, 1);
+        };
+        if let Some(token) = self.find(&key) {
             return Ok(token);
         }
         let proof = self.prove_afresh(policy, token)?;
         self.cache.insert(key, Arc::clone(&proof));
         Ok(proof)
     }
+
+    fn remembered(&self, token: &[u8]) -> Option<Arc<VerifiedToken>> {
+        self.find(&key_of(token)?)
+    }
+}
+
+/// The key of a token; nothing where it is too long to be remembered.
+fn key_of(token: &[u8]) -> Option<Key> {
+    if token.len() > MAX_REMEMBERED_TOKEN {
+        return None;
+    }
+    let mut key = Key::default();
+    key.copy_from_slice(digest(&SHA256, token).as_ref());
+    Some(key)
 }
 
 #[cfg(test)]
@@ -128,11 +143,15 @@ mod tests {
             Reason::KeysUnavailable
         );
         keys.set_own(&first.jwks());
+        assert!(cache.remembered(token.as_bytes()).is_none());
         let proof = cache.prove(&policy, &token).unwrap();
         assert!(Arc::ptr_eq(&proof, &cache.prove(&policy, &token).unwrap()));
         assert_eq!((cache.hits(), cache.misses()), (1, 2));
+        assert!(Arc::ptr_eq(&proof, &cache.remembered(token.as_bytes()).unwrap()));
+        assert!(cache.remembered(&token.as_bytes()[1..]).is_none());
 
         keys.set_own(&second.jwks());
+        assert!(cache.remembered(token.as_bytes()).is_none());
         assert_eq!(
             cache.prove(&policy, &token).unwrap_err().reason,
             Reason::UnknownKey,

@@ -37,8 +37,14 @@ pub(crate) fn check<'a>(raw: &'a [u8], headers: &HeaderMap, limit: usize) -> Res
 
 /// RFC 9112 section 2.2 lets a recipient accept a bare LF; a gateway whose neighbour does not must
 /// not.
+///
+/// Without branches and without an early end, so that it is done many bytes at a time.
 fn has_bare_line_feed(raw: &[u8]) -> bool {
-    memchr::memchr_iter(b'\n', raw).any(|at| at == 0 || raw[at - 1] != b'\r')
+    let pairs = raw.iter().zip(raw.get(1..).unwrap_or_default());
+    let bare = pairs.fold(0, |bare, (before, byte)| {
+        bare | (u8::from(*byte == b'\n') & u8::from(*before != b'\r'))
+    });
+    bare != 0 || raw.first() == Some(&b'\n')
 }
 
 fn has_field(raw: &[u8], name: &[u8]) -> bool {
@@ -51,12 +57,9 @@ fn has_field(raw: &[u8], name: &[u8]) -> bool {
 /// What stands between the first and the last space of the request line (RFC 9112 section 3).
 fn target(raw: &[u8]) -> Result<&[u8], Rejection> {
     let malformed = || Rejection::new(Reason::BadTarget, "the request line is not one");
-    let line = raw.split(|byte| *byte == b'\r').next().unwrap_or_default();
-    let first = line.iter().position(|byte| *byte == b' ').ok_or_else(malformed)?;
-    let last = line
-        .iter()
-        .rposition(|byte| *byte == b' ')
-        .ok_or_else(malformed)?;
+    let line = &raw[..memchr::memchr(b'\r', raw).unwrap_or(raw.len())];
+    let first = memchr::memchr(b' ', line).ok_or_else(malformed)?;
+    let last = memchr::memrchr(b' ', line).ok_or_else(malformed)?;
     line.get(first + 1..last)
         .filter(|target| !target.is_empty())
         .ok_or_else(malformed)

@@ -10,7 +10,7 @@ use std::time::Duration;
 use durward_contract::UnixSeconds;
 
 use crate::claim_rule::Params;
-use crate::credential::Credential;
+use crate::credential::{Candidate, Credential};
 use crate::identity_headers::{HeaderSink, IdentityHeaders};
 use crate::revocation::{Cause, Revocations, Standing};
 use crate::route::{Access, Route, RouteId, UpstreamId, WhenUnknown};
@@ -22,6 +22,11 @@ use crate::{Policy, Reason, Rejection, RequestFacts, RevocationsMode, VerifiedTo
 pub trait Proofs {
     /// The proof of a token, as [`crate::prove`] makes it.
     fn prove(&self, policy: &Policy, token: &str) -> Result<Arc<VerifiedToken>, Rejection>;
+
+    /// A proof of the very same bytes that [`Self::prove`] made before and would make again.
+    fn remembered(&self, _token: &[u8]) -> Option<Arc<VerifiedToken>> {
+        None
+    }
 }
 
 /// What becomes of a request.
@@ -48,7 +53,7 @@ pub struct Permit {
     route: RouteId,
     upstream: UpstreamId,
     forward_credentials: bool,
-    principal: Option<LiveToken>,
+    /// With the principal, whom they speak of.
     identity: IdentityHeaders,
 }
 
@@ -113,10 +118,15 @@ impl<P: Proofs + ?Sized> Evidence for FromRequest<'_, P> {
         facts: &RequestFacts<'_>,
         trace: &mut T,
     ) -> Result<Option<Arc<VerifiedToken>>, Rejection> {
-        let Some(Credential::Bearer(token)) = Credential::find(facts)? else {
+        let Some(candidate) = Candidate::find(facts)? else {
             return Ok(None);
         };
         trace.enter(Phase::Proof);
+        // Those bytes were read before they were proved: they need not be read again.
+        if let Some(token) = self.0.remembered(candidate.bytes()) {
+            return Ok(Some(token));
+        }
+        let Credential::Bearer(token) = candidate.read()?;
         self.0.prove(policy, token).map(Some)
     }
 }
@@ -280,13 +290,12 @@ impl<R: Revocations + ?Sized> Inquiry<'_, R> {
                 });
             }
         }
-        let token = principal.as_ref().map(|LiveToken(token)| Arc::clone(token));
+        let token = principal.map(|LiveToken(token)| token);
         Ok(Permit {
             route: route.id,
             upstream: route.upstream,
             forward_credentials: route.forward_credentials,
             identity: IdentityHeaders::new(Arc::clone(strip), token),
-            principal,
         })
     }
 }
@@ -326,7 +335,7 @@ impl Permit {
 
     /// Whoever asks; nothing on public routes and for anonymous requests.
     pub fn principal(&self) -> Option<&Arc<VerifiedToken>> {
-        self.principal.as_ref().map(|LiveToken(token)| token)
+        self.identity.principal()
     }
 
     /// Whether the gateway's own credentials go on to the upstream.

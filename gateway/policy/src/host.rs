@@ -25,7 +25,7 @@ impl<'r> Host<'r> {
         let (host, port) = split_port(text)?;
         let name = match host.strip_prefix('[') {
             Some(rest) => Cow::Owned(ipv6(rest)?),
-            None => canonical_name(host.as_bytes())?,
+            None => canonical(host)?,
         };
         Ok(Self {
             name,
@@ -87,7 +87,10 @@ fn ipv6(rest: &str) -> Result<String, &'static str> {
 
 /// A host name in canonical spelling.
 pub(crate) fn canonical_name(host: &[u8]) -> Result<Cow<'_, str>, &'static str> {
-    let host = std::str::from_utf8(host).map_err(|_| "the host is not ASCII")?;
+    canonical(std::str::from_utf8(host).map_err(|_| "the host is not ASCII")?)
+}
+
+fn canonical(host: &str) -> Result<Cow<'_, str>, &'static str> {
     let host = host.strip_suffix('.').unwrap_or(host);
     if host.is_empty() || host.len() > MAX_HOST_BYTES {
         return Err("the host's length is impossible");

@@ -16,6 +16,7 @@ mod strip_set;
 
 pub(crate) use compile::extra_names;
 pub(crate) use plan::{IdentityPlan, IdentityValues};
+use strip_set::strip_where;
 pub use strip_set::{StripSet, canonical};
 
 /// The longest value of an identity header, in bytes.
@@ -64,10 +65,19 @@ impl IdentityHeaders {
     /// Call it after hop-by-hop headers were removed: a client could otherwise have an identity
     /// header removed by naming it in Connection (RFC 9110 section 7.6.1).
     pub fn apply_to(&self, headers: &mut impl HeaderSink) {
-        self.strip.strip_from(headers);
+        self.apply_and_strip(headers, |_| false);
+    }
+
+    /// Like [`Self::apply_to`], and strips in the same pass what else `strips` says.
+    pub fn apply_and_strip(&self, headers: &mut impl HeaderSink, strips: impl Fn(&str) -> bool) {
+        strip_where(headers, |name| self.strip.strips(name) || strips(name));
         for (name, value) in self.iter() {
             headers.insert(name, value);
         }
+    }
+
+    pub(crate) fn principal(&self) -> Option<&Arc<VerifiedToken>> {
+        self.principal.as_ref()
     }
 
     /// The headers that are set.

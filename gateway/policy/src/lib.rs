@@ -12,6 +12,7 @@
 #![warn(missing_docs)]
 
 mod base64url;
+mod byte_scan;
 mod claim_rule;
 mod credential;
 mod decide;
@@ -31,6 +32,7 @@ mod route_table;
 mod trace;
 mod verify;
 
+pub use byte_scan::is_plain;
 pub use claim_rule::{Params, Requirement};
 pub use credential::Credential;
 pub use decide::{Decision, Permit, Proofs, Refusal, decide};

@@ -63,26 +63,31 @@ impl StripSet {
 
     /// Removes every field whose name folds to one of these.
     pub fn strip_from(&self, headers: &mut impl HeaderSink) {
-        loop {
-            let batch = self.batch(headers);
-            for name in batch.iter().flatten() {
-                headers.remove(name);
-            }
-            if batch.last().is_none_or(Option::is_none) {
-                return;
-            }
-        }
+        strip_where(headers, |name| self.strips(name));
     }
+}
 
-    /// Some names to remove, on the stack; the last place is taken only where there may be more.
-    fn batch(&self, headers: &impl HeaderSink) -> [Option<HeaderName>; BATCH] {
-        let mut batch = [const { None }; BATCH];
-        let found = headers.names().filter(|name| self.strips(name.as_str()));
-        for (place, name) in batch.iter_mut().zip(found) {
-            *place = Some(name.clone());
+/// Removes every field whose name is such.
+pub(super) fn strip_where(headers: &mut impl HeaderSink, strips: impl Fn(&str) -> bool) {
+    loop {
+        let batch = batch(headers, &strips);
+        for name in batch.iter().map_while(Option::as_ref) {
+            headers.remove(name);
         }
-        batch
+        if batch.last().is_none_or(Option::is_none) {
+            return;
+        }
     }
+}
+
+/// Some names to remove, on the stack; the last place is taken only where there may be more.
+fn batch(headers: &impl HeaderSink, strips: impl Fn(&str) -> bool) -> [Option<HeaderName>; BATCH] {
+    let mut batch = [const { None }; BATCH];
+    let found = headers.names().filter(|name| strips(name.as_str()));
+    for (place, name) in batch.iter_mut().zip(found) {
+        *place = Some(name.clone());
+    }
+    batch
 }
 
 const BATCH: usize = 8;

@@ -3,6 +3,7 @@
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
+use crate::byte_scan::is_plain;
 use crate::host::Host;
 use crate::{Reason, Rejection};
 
@@ -113,11 +114,10 @@ impl<'r> Fields<'r> {
     }
 }
 
-/// RFC 9110 section 5.5. Written without an early end so that it is done many bytes at a time.
+/// RFC 9110 section 5.5. Nearly every value is plain.
 fn has_control(value: &[u8]) -> bool {
-    value.iter().fold(false, |found, byte| {
-        found | ((*byte < b' ') & (*byte != b'\t')) | (*byte == 0x7f)
-    })
+    let is_control = |byte: &u8| (*byte < b' ' && *byte != b'\t') || *byte == 0x7f;
+    !is_plain(value, []) && value.iter().any(is_control)
 }
 
 /// A backend that takes `_` for `-` would read another length from `Content_Length`.

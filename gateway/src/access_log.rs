@@ -163,24 +163,6 @@ fn open_file(path: &Path) -> io::Result<File> {
     })
 }
 
-/// Appends `text` as a JSON string, cut at `limit` bytes. What is not ASCII is written as the bytes'
-/// `%XX`, so that a line is always ASCII and one line.
-pub(crate) fn push_json_string(line: &mut Vec<u8>, text: &[u8], limit: usize) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    line.push(b'"');
-    for byte in text.iter().take(limit) {
-        match byte {
-            b'"' | b'\\' => line.extend_from_slice(&[b'\\', *byte]),
-            0x20..0x7f => line.push(*byte),
-            byte => line.extend_from_slice(&[b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]),
-        }
-    }
-    if text.len() > limit {
-        line.extend_from_slice(b"...");
-    }
-    line.push(b'"');
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,15 +222,5 @@ mod tests {
         log.append(|buffer| buffer.extend_from_slice(b"a\n"));
         writer.finish();
         assert_eq!(log.dropped(), 1);
-    }
-
-    #[test]
-    fn strings_stay_within_their_line_and_their_limit() {
-        let mut line = Vec::new();
-        push_json_string(&mut line, b"a\"b\\c\nd\xff", 100);
-        assert_eq!(line, br#""a\"b\\c%0Ad%FF""#);
-        line.clear();
-        push_json_string(&mut line, b"abcdef", 3);
-        assert_eq!(line, br#""abc...""#);
     }
 }

@@ -14,7 +14,7 @@
 //! | revocations, and the open requests that they end | `mirror.rs`, `live_streams.rs`, `revocation_feed.rs` |
 //! | the request that the upstream gets: identity stripped, then set | `upstream_request.rs` |
 //! | the answer to a refused request | `problem.rs` |
-//! | one line and one count for each request | `request_record.rs`, `access_log.rs`, `metrics.rs` |
+//! | one line and one count for each request | `request_record.rs`, `log_line.rs`, `access_log.rs`, `metrics.rs` |
 //!
 //! [`GatewayConfig`] compiles this crate's part of the configuration file, [`Gateway`] runs it.
 
@@ -22,6 +22,7 @@
 #![warn(missing_docs)]
 
 mod access_log;
+mod addresses;
 mod admin;
 mod cancellable;
 mod clock;
@@ -36,6 +37,7 @@ mod issuer_keys;
 mod jwks_fetch;
 mod listeners;
 mod live_streams;
+mod log_line;
 mod metrics;
 mod mirror;
 mod mirror_table;

@@ -67,6 +67,7 @@ impl ProxyHttp for GatewayProxy {
         session: &mut Session,
         record: &mut RequestRecord,
     ) -> pingora::Result<bool> {
+        upstream_request::forget_spelling(session.req_header_mut());
         record.raw = session
             .as_http1()
             .map(|http1| http1.get_headers_raw_bytes())

@@ -5,13 +5,20 @@
 
 use std::net::IpAddr;
 
-use durward_policy::{HeaderSink, Permit};
-use http::{HeaderName, HeaderValue, header};
+use durward_policy::Permit;
+use http::header::{COOKIE, HOST};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use pingora::http::RequestHeader;
 use pingora::{Error, ErrorType};
 
+use crate::addresses::ip_value;
 use crate::upstream_config::FixedHeader;
 use crate::upstreams::FixedHeaders;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// Beginnings of names that only a proxy may say: where a request comes from, who asks, and what it
 /// asks for instead of its target.
@@ -39,6 +46,33 @@ const PROXY_NAMES: [&[u8]; 14] = [
     b"x-http-method-override",
     b"x-method-override",
 ];
+/// A bit for each letter that a name of the two lists begins with.
+const PROXY_INITIALS: u32 = {
+    let mut bits = 0;
+    let mut index = 0;
+    while index < PROXY_PREFIXES.len() {
+        bits |= initial_bit(PROXY_PREFIXES[index][0]);
+        index += 1;
+    }
+    index = 0;
+    while index < PROXY_NAMES.len() {
+        bits |= initial_bit(PROXY_NAMES[index][0]);
+        index += 1;
+    }
+    bits
+};
+
+/// Fields that are set here beside the identity and the fixed ones.
+const OWN_FIELDS: usize = 3;
+
+/// Lets go of how the client spelled the names of its fields, which mean the same in every spelling
+/// (RFC 9110 section 5.1). Pingora keeps a second map for them, to be copied and changed with the
+/// first.
+pub(crate) fn forget_spelling(request: &mut RequestHeader) {
+    if request.has_case() {
+        with_parts(request, |_| {});
+    }
+}
 
 /// Makes the request that a permit allows. `target` is set where the bytes that were judged are not
 /// those of the header (absolute-form is forwarded in origin-form).
@@ -49,49 +83,62 @@ pub(crate) fn prepare(
     peer: Option<IpAddr>,
     target: Option<&[u8]>,
 ) -> pingora::Result<()> {
-    let mut headers = UpstreamHeaders {
-        request,
-        failed: false,
-    };
-    fixed.strip.strip_from(&mut headers);
-    permit.identity_headers().apply_to(&mut headers);
-    for FixedHeader { name, value } in &fixed.headers {
-        headers.insert(name, value);
-    }
-    if headers.failed {
-        return Error::e_explain(ErrorType::InternalError, "a header cannot be set");
-    }
-    overwrite_forwarding(request, peer)?;
-    join_cookies(request)?;
+    let identity = permit.identity_headers();
+    with_parts(request, |parts| {
+        let headers = &mut parts.headers;
+        // Once, for all that is set below.
+        headers.reserve(OWN_FIELDS + identity.iter().count() + fixed.headers.len());
+        identity.apply_and_strip(headers, |name| is_for_proxies(name) || fixed.strip.strips(name));
+        for FixedHeader { name, value } in &fixed.headers {
+            headers.insert(name, value.clone());
+        }
+        set_forwarding(headers, peer)?;
+        join_cookies(headers)
+    })?;
     if let Some(target) = target {
         request.set_raw_path(target)?;
     }
     Ok(())
 }
 
-/// Says who the peer is, and keeps back what the client says of that: no proxy before this gateway
-/// is trusted.
-fn overwrite_forwarding(request: &mut RequestHeader, peer: Option<IpAddr>) -> pingora::Result<()> {
-    while let Some(name) = request
-        .headers
-        .keys()
-        .find(|name| is_for_proxies(name.as_str()))
-        .cloned()
-    {
-        request.remove_header(&name);
-    }
+/// Changes the fields as plain ones. Pingora's own ways to set one parse its name each time.
+///
+/// The target stays what it was where it is in origin-form; another is set by [`prepare`], since the
+/// decision finds that it differs from what was judged.
+fn with_parts<R>(request: &mut RequestHeader, change: impl FnOnce(&mut Parts) -> R) -> R {
+    let placeholder = RequestHeader::from(Request::new(()).into_parts().0);
+    let mut parts = Parts::from(std::mem::replace(request, placeholder));
+    let result = change(&mut parts);
+    *request = RequestHeader::from(parts);
+    result
+}
+
+/// Says who the peer is: no proxy before this gateway is trusted.
+fn set_forwarding(headers: &mut HeaderMap, peer: Option<IpAddr>) -> pingora::Result<()> {
     if let Some(peer) = peer {
-        request.insert_header("X-Forwarded-For", peer.to_string())?;
+        let value = ip_value(peer)
+            .map_err(|error| Error::because(ErrorType::InternalError, "saying the peer", error))?;
+        headers.insert(X_FORWARDED_FOR, value);
     }
-    request.insert_header("X-Forwarded-Proto", "http")?;
-    if let Some(host) = request.headers.get(header::HOST).cloned() {
-        request.insert_header("X-Forwarded-Host", host)?;
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    if let Some(host) = headers.get(HOST).cloned() {
+        headers.insert(X_FORWARDED_HOST, host);
     }
     Ok(())
 }
 
-/// Whether a backend could take the name for one that only a proxy may say.
+/// Whether a backend could take the name for one that only a proxy may say. Most are told by their
+/// first letter.
 fn is_for_proxies(name: &str) -> bool {
+    let initial = name.bytes().next().unwrap_or_default();
+    initial.is_ascii_alphabetic() && PROXY_INITIALS & initial_bit(initial) != 0 && is_listed(name)
+}
+
+const fn initial_bit(letter: u8) -> u32 {
+    1 << (letter & 0x1f)
+}
+
+fn is_listed(name: &str) -> bool {
     let folded = |expected: &[u8]| {
         name.len() >= expected.len()
             && name.bytes().zip(expected).all(|(byte, expected)| match byte {
@@ -106,45 +153,35 @@ fn is_for_proxies(name: &str) -> bool {
 }
 
 /// Joins the crumbs of an HTTP/2 request's Cookie (RFC 9113 section 8.2.3).
-fn join_cookies(request: &mut RequestHeader) -> pingora::Result<()> {
-    let mut crumbs = request.headers.get_all(header::COOKIE).iter();
+fn join_cookies(headers: &mut HeaderMap) -> pingora::Result<()> {
+    let mut crumbs = headers.get_all(COOKIE).iter();
     if crumbs.next().is_none() || crumbs.next().is_none() {
         return Ok(());
     }
-    let crumbs: Vec<&[u8]> = request
-        .headers
-        .get_all(header::COOKIE)
+    let crumbs: Vec<&[u8]> = headers
+        .get_all(COOKIE)
         .iter()
         .map(HeaderValue::as_bytes)
         .collect();
     let joined = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
         .map_err(|error| Error::because(ErrorType::InvalidHTTPHeader, "joining Cookie", error))?;
-    request.insert_header(header::COOKIE, joined)
-}
-
-/// Pingora's header as the policy writes to it.
-struct UpstreamHeaders<'a> {
-    request: &'a mut RequestHeader,
-    failed: bool,
-}
-
-impl HeaderSink for UpstreamHeaders<'_> {
-    fn names(&self) -> impl Iterator<Item = &HeaderName> {
-        self.request.headers.keys()
-    }
-
-    fn remove(&mut self, name: &HeaderName) {
-        self.request.remove_header(name);
-    }
-
-    fn insert(&mut self, name: &HeaderName, value: &HeaderValue) {
-        self.failed |= self.request.insert_header(name.clone(), value.clone()).is_err();
-    }
+    headers.insert(COOKIE, joined);
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use durward_contract::UnixSeconds;
+    use durward_policy::{
+        Decision, NoTrace, Policy, Proofs, RawRequest, Reason, Rejection, RequestFacts, VerifiedToken, decide,
+    };
+    use http::{Method, Version};
+
     use super::*;
+    use crate::decision::Known;
+    use crate::testing::policy;
 
     fn request(headers: &[(&'static str, &str)]) -> RequestHeader {
         let mut request = RequestHeader::build("GET", b"/", None).unwrap();
@@ -171,7 +208,7 @@ mod tests {
             "X-HTTP-Method-Override",
         ] {
             let mut request = request(&[("Host", "a.example"), (name, "6.6.6.6"), (name, "7.7.7.7")]);
-            overwrite_forwarding(&mut request, Some("127.0.0.1".parse().unwrap())).unwrap();
+            prepare_public(&mut request);
             let text = format!("{:?}", request.headers);
             assert!(
                 !text.contains("6.6.6.6") && !text.contains("7.7.7.7"),
@@ -193,13 +230,69 @@ mod tests {
     }
 
     #[test]
+    fn the_target_stays_and_names_are_in_one_spelling() {
+        let mut request = RequestHeader::build("GET", b"/a%2Fb?c=%zz", None).unwrap();
+        request.append_header("hOsT", "a.example").unwrap();
+        request.append_header("X-ClienT", "1").unwrap();
+        request.append_header("x-cLIENt", "2").unwrap();
+        forget_spelling(&mut request);
+        assert_eq!(request.raw_path(), b"/a%2Fb?c=%zz");
+        prepare_public(&mut request);
+        assert_eq!(request.raw_path(), b"/a%2Fb?c=%zz");
+        let mut wire = Vec::new();
+        request.header_to_h1_wire(&mut wire);
+        let wire = String::from_utf8(wire).unwrap();
+        for line in ["Host: a.example\r\n", "x-client: 1\r\n", "x-client: 2\r\n"] {
+            assert!(wire.contains(line), "{wire}");
+        }
+    }
+
+    #[test]
     fn cookie_crumbs_are_joined() {
         let mut several = request(&[("Cookie", "a=1"), ("Cookie", "b=2"), ("Cookie", "c=3")]);
-        join_cookies(&mut several).unwrap();
+        prepare_public(&mut several);
         let values: Vec<_> = several.headers.get_all("cookie").iter().collect();
         assert_eq!(values, ["a=1; b=2; c=3"]);
         let mut one = request(&[("Cookie", "a=1")]);
-        join_cookies(&mut one).unwrap();
+        prepare_public(&mut one);
         assert_eq!(one.headers.get("cookie").unwrap(), "a=1");
+    }
+
+    /// As for a request on a public route.
+    fn prepare_public(request: &mut RequestHeader) {
+        let policy = policy(
+            "issuers: [{ use: auth }]\nrevocations: none\n\
+             routes: [{ path: /**, upstream: api, access: public }]\n",
+        );
+        let headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static("a"))]);
+        let facts = RequestFacts::judge(RawRequest {
+            method: &Method::GET,
+            target: b"/",
+            authority: None,
+            version: Version::HTTP_11,
+            headers: &headers,
+        })
+        .unwrap();
+        let decision = decide(
+            &policy,
+            &facts,
+            &NoProofs,
+            &Known::Nothing,
+            UnixSeconds(0),
+            &mut NoTrace,
+        );
+        let Decision::Permit(permit) = decision else {
+            panic!("the route is public");
+        };
+        let peer = Some("127.0.0.1".parse().unwrap());
+        prepare(request, &permit, &FixedHeaders::new(&[]), peer, None).unwrap();
+    }
+
+    struct NoProofs;
+
+    impl Proofs for NoProofs {
+        fn prove(&self, _policy: &Policy, _token: &str) -> Result<Arc<VerifiedToken>, Rejection> {
+            Err(Rejection::new(Reason::UnknownKey, "no keys"))
+        }
     }
 }

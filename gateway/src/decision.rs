@@ -1,5 +1,6 @@
 //! From Pingora's header to the decision. All rules are `durward_policy::decide`'s.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -43,11 +44,26 @@ impl Revocations for Known {
     }
 }
 
+/// What is known as of an instant that was read when the request began, microseconds ago.
+struct KnownAt<'k> {
+    known: &'k Known,
+    at: Instant,
+}
+
+impl Revocations for KnownAt<'_> {
+    fn standing(&self, token: &VerifiedToken, now: UnixSeconds) -> Standing {
+        match self.known {
+            Known::Nothing => self.known.standing(token, now),
+            Known::Mirror(feed) => feed.standing_at(token, self.at),
+        }
+    }
+}
+
 /// Decides on a request, enters it among the open ones where it is permitted, and counts the
 /// decision. A rejection is for the caller to answer with.
 pub(crate) fn admit(shared: &Shared, session: &Session, record: &mut RequestRecord) -> Result<(), Rejection> {
     let mut timer = PhaseTimer::since(record.started);
-    record.wall = clock::wall();
+    record.wall = clock::wall_at(record.started);
     let now = clock::unix_seconds(record.wall);
     let version = shared.known.version();
     let result =
@@ -57,7 +73,7 @@ pub(crate) fn admit(shared: &Shared, session: &Session, record: &mut RequestReco
     record.reason = result.as_ref().err().map(|rejection| rejection.reason);
     shared
         .metrics
-        .decided(record.route, record.reason, record.decision_took, &timer.times);
+        .decided(record.route, record.reason, record.decision_took, timer.times());
     result.inspect_err(|rejection| refuse(shared, record, rejection))
 }
 
@@ -68,12 +84,15 @@ fn judge(
     now: UnixSeconds,
     timer: &mut PhaseTimer,
 ) -> Result<(), Rejection> {
-    let raw = record.raw.clone();
-    let facts = facts(shared, session, &raw)?;
-    match decide(&shared.policy, &facts, &shared.proofs, &shared.known, now, timer) {
+    let facts = facts(shared, session, &record.raw)?;
+    let known = KnownAt {
+        known: &shared.known,
+        at: record.started,
+    };
+    match decide(&shared.policy, &facts, &shared.proofs, &known, now, timer) {
         Decision::Permit(permit) => {
-            record.route = Some(permit.route());
             record.forward_target = differs(facts.forward_target(), session.req_header().raw_path());
+            record.route = Some(permit.route());
             record.permit = Some(permit);
             Ok(())
         }
@@ -150,8 +169,23 @@ pub(crate) fn ends_at(policy: &Policy, token: &VerifiedToken) -> UnixSeconds {
     token.expires_at().plus(leeway)
 }
 
+/// So many requests of a thread have their phases timed, and then one of as many. The time of the
+/// whole decision is counted for every request. To read the clock and to count after each phase
+/// would cost more than most phases do.
+const PHASES_OF_ONE_IN: u64 = 16;
+
+fn times_phases() -> bool {
+    thread_local! {
+        static REQUESTS: Cell<u64> = const { Cell::new(0) };
+    }
+    let count = REQUESTS.get();
+    REQUESTS.set(count.wrapping_add(1));
+    count < PHASES_OF_ONE_IN || count.is_multiple_of(PHASES_OF_ONE_IN)
+}
+
 /// Times the phases of a decision.
 struct PhaseTimer {
+    times_phases: bool,
     last: Instant,
     phase: Option<Phase>,
     times: PhaseTimes,
@@ -160,14 +194,14 @@ struct PhaseTimer {
 impl PhaseTimer {
     fn since(start: Instant) -> Self {
         Self {
+            times_phases: times_phases(),
             last: start,
             phase: None,
             times: PhaseTimes::default(),
         }
     }
 
-    fn pass(&mut self, next: Option<Phase>) {
-        let now = Instant::now();
+    fn pass(&mut self, now: Instant, next: Option<Phase>) {
         let took = u64::try_from((now - self.last).as_nanos())
             .unwrap_or(u64::MAX)
             .max(1);
@@ -179,15 +213,25 @@ impl PhaseTimer {
         self.phase = next;
     }
 
+    /// What it has measured, where this request is one whose phases are timed.
+    fn times(&self) -> Option<&PhaseTimes> {
+        self.times_phases.then_some(&self.times)
+    }
+
     fn finish(&mut self) -> Instant {
-        self.pass(None);
-        self.last
+        let now = clock::now();
+        if self.times_phases {
+            self.pass(now, None);
+        }
+        now
     }
 }
 
 impl Trace for PhaseTimer {
     fn enter(&mut self, phase: Phase) {
-        self.pass(Some(phase));
+        if self.times_phases {
+            self.pass(clock::now(), Some(phase));
+        }
     }
 
     fn step(&mut self, _make: impl FnOnce() -> Step) {}

@@ -83,13 +83,13 @@ impl Metrics {
         &self.routes[self.route_index(route)]
     }
 
-    /// Counts a decision and its time.
+    /// Counts a decision and its time, and those of its phases where they were measured.
     pub(crate) fn decided(
         &self,
         route: Option<RouteId>,
         refused: Option<Reason>,
         took: Duration,
-        times: &PhaseTimes,
+        times: Option<&PhaseTimes>,
     ) {
         let outcome = if refused.is_some() {
             Outcome::Refused
@@ -97,6 +97,13 @@ impl Metrics {
             Outcome::Permitted
         };
         self.authentication.observe(outcome as usize, nanoseconds(took));
+        self.decisions.add(self.decision_cell(route, refused), 1);
+        if let Some(times) = times {
+            self.time_phases(times);
+        }
+    }
+
+    fn time_phases(&self, times: &PhaseTimes) {
         let phases = times
             .phases
             .iter()
@@ -105,7 +112,6 @@ impl Metrics {
         for (phase, took) in phases.filter(|(_, took)| **took > 0) {
             self.phases.observe(phase, *took);
         }
-        self.decisions.add(self.decision_cell(route, refused), 1);
     }
 
     /// Counts a response: how long the request took, and how long its upstream took to begin one.
@@ -367,7 +373,12 @@ mod tests {
             facts: 300,
             phases: [400, 0, 0, 0, 0, 0],
         };
-        metrics.decided(None, Some(Reason::NoRoute), Duration::from_nanos(900), &times);
+        metrics.decided(
+            None,
+            Some(Reason::NoRoute),
+            Duration::from_nanos(900),
+            Some(&times),
+        );
         metrics.responded(None, 404, Duration::from_millis(1), None);
         let text = String::from_utf8(encode(metrics.families()).unwrap()).unwrap();
         for line in [

@@ -4,7 +4,7 @@
 //! only while its news is fresh and whole.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use durward_contract::{Loading, News, RevocationEntry, Sequence, UnixSeconds};
 use durward_policy::{Cause, DigestKey, RevocationDigest, Standing, VerifiedToken};
@@ -68,10 +68,16 @@ impl Mirror {
         }
     }
 
-    /// How a token stands. Freshness is read first, so that news which arrives in between makes
-    /// the answer stricter and never laxer.
+    /// How a token stands.
+    #[cfg(test)]
     pub(crate) fn standing(&self, token: &VerifiedToken) -> Standing {
-        let silence = self.silence();
+        self.standing_at(token, Instant::now())
+    }
+
+    /// How a token stands at `now`, which was read just now. Freshness is read first, so that news
+    /// which arrives in between makes the answer stricter and never laxer.
+    pub(crate) fn standing_at(&self, token: &VerifiedToken, now: Instant) -> Standing {
+        let silence = self.silence(now);
         match self.barred(token) {
             Some(cause) => Standing::Revoked(cause),
             None => silence,
@@ -89,13 +95,13 @@ impl Mirror {
     }
 
     /// What it means that nothing is known against a token.
-    fn silence(&self) -> Standing {
+    fn silence(&self, now: Instant) -> Standing {
         match self.trust() {
             Trust::NotLoaded | Trust::Full => Standing::Unknown { stale_for: None },
             Trust::Broken => Standing::Unknown {
-                stale_for: Some(self.staleness()),
+                stale_for: Some(self.staleness_at(now)),
             },
-            Trust::Whole => match self.staleness() {
+            Trust::Whole => match self.staleness_at(now) {
                 age if age > self.max_staleness => Standing::Unknown { stale_for: Some(age) },
                 _ => Standing::Live,
             },
@@ -108,8 +114,12 @@ impl Mirror {
 
     /// The age of the last news.
     pub(crate) fn staleness(&self) -> Duration {
+        self.staleness_at(Instant::now())
+    }
+
+    fn staleness_at(&self, now: Instant) -> Duration {
         let last = Duration::from_nanos(self.last_news.load(Ordering::SeqCst));
-        self.clock.now().saturating_sub(last)
+        self.clock.at(now).saturating_sub(last)
     }
 
     /// Whether anything has been loaded.

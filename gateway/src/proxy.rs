@@ -15,6 +15,7 @@ use prometheus::Registry;
 
 use crate::access_log::AccessLog;
 use crate::cancellable::Reused;
+use crate::clock;
 use crate::decision::{self, Known};
 use crate::in_flight::InFlight;
 use crate::live_streams::LiveStreams;
@@ -125,7 +126,7 @@ impl ProxyHttp for GatewayProxy {
         record: &mut RequestRecord,
     ) -> pingora::Result<()> {
         record.status = response.status.as_u16();
-        record.upstream_took = Some(record.decided_at.elapsed());
+        record.upstream_took = Some(clock::now() - record.decided_at);
         Ok(())
     }
 

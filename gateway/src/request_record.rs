@@ -60,7 +60,7 @@ impl RequestRecord {
         shared.in_flight.enter();
         let handle = current_request();
         handle.header_read();
-        let now = Instant::now();
+        let now = clock::now();
         Self {
             shared: Arc::clone(shared),
             handle,
@@ -105,7 +105,7 @@ impl RequestRecord {
     fn record(&mut self, line: &RequestLine<'_>, bytes: usize) {
         self.recorded = true;
         self.registration = None;
-        let total = self.started.elapsed();
+        let total = clock::now() - self.started;
         self.shared
             .metrics
             .responded(self.route, self.status, total, self.upstream_took);

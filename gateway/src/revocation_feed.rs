@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use durward_contract::{Bar, Follower, Loading, News, Sequence, UnixSeconds};
 use durward_policy::{Cause, Policy, Revocations, Standing, VerifiedToken};
@@ -102,6 +102,11 @@ impl RevocationFeed {
 
     pub(crate) const SWEEP_STEPS: usize = MirrorTable::SWEEP_STEPS;
 
+    /// How a token stands at `now`, which was read just now.
+    pub(crate) fn standing_at(&self, token: &VerifiedToken, now: Instant) -> Standing {
+        self.mirror.standing_at(token, now)
+    }
+
     fn changed(&self) {
         self.version.fetch_add(1, Ordering::SeqCst);
     }
@@ -142,7 +147,7 @@ impl Follower for RevocationFeed {
 
 impl Revocations for RevocationFeed {
     fn standing(&self, token: &VerifiedToken, _now: UnixSeconds) -> Standing {
-        self.mirror.standing(token)
+        self.standing_at(token, Instant::now())
     }
 }
 

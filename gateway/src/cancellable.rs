@@ -4,7 +4,8 @@
 //! Dropping the inner future closes both connections (on HTTP/2 it resets the stream). Such a future
 //! never reaches `logging`; the request's context records it when it is dropped.
 
-use std::future::{Future, poll_fn};
+use std::cell::Cell;
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -17,15 +18,20 @@ use pingora::protocols::http::v2::server::H2Options;
 use pingora::server::ShutdownWatch;
 use tokio::time::{Sleep, sleep};
 
+use crate::clock;
 use crate::live_streams::{Cut, LiveStreams, RequestHandle};
 
-tokio::task_local! {
-    static CURRENT: Arc<RequestHandle>;
+thread_local! {
+    /// The request whose header was read within the poll that runs on this thread.
+    static BEGUN: Cell<Option<Arc<RequestHandle>>> = const { Cell::new(None) };
 }
 
-/// The handle of the request that is being handled.
-pub(crate) fn current_request() -> Arc<RequestHandle> {
-    CURRENT.try_with(Arc::clone).unwrap_or_default()
+/// The handle of a request whose header has been read. To be called within the poll that read it:
+/// the wrapper finds it after that.
+pub(crate) fn begin_request() -> Arc<RequestHandle> {
+    let handle = Arc::new(RequestHandle::default());
+    BEGUN.set(Some(Arc::clone(&handle)));
+    handle
 }
 
 /// Pingora's proxy, cancellable.
@@ -47,31 +53,23 @@ impl<P> Cancellable<P> {
 
 #[async_trait]
 impl<P: HttpServerApp + Send + Sync + 'static> HttpServerApp for Cancellable<P> {
-    async fn process_new_http(
-        self: &Arc<Self>,
+    /// Written out as `async_trait` would, so that the session is not moved once more.
+    fn process_new_http<'s, 'w, 'f>(
+        self: &'s Arc<Self>,
         mut session: ServerSession,
-        shutdown: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
+        shutdown: &'w ShutdownWatch,
+    ) -> Pin<Box<dyn Future<Output = Option<ReusedHttpStream>> + Send + 'f>>
+    where
+        's: 'f,
+        'w: 'f,
+        Self: 'f,
+    {
         let reused = session.take_connection_user_context().is_some();
-        let handle = Arc::new(RequestHandle::default());
-        let inner = CURRENT.scope(
-            Arc::clone(&handle),
-            self.inner.process_new_http(session, shutdown),
-        );
-        tokio::pin!(inner);
-        let mut deadline = HeaderDeadline::new(self.header_timeout, reused);
-        let ended = poll_fn(|context| {
-            if let Poll::Ready(reusable) = inner.as_mut().poll(context) {
-                return Poll::Ready(Ok(reusable));
-            }
-            poll_cut(&handle, &mut deadline, context).map(Err)
-        })
-        .await;
-        ended.unwrap_or_else(|cut| {
-            if cut == Cut::HeaderTimeout {
-                self.streams.count(cut);
-            }
-            None
+        Box::pin(CancellableRequest {
+            inner: self.inner.process_new_http(session, shutdown),
+            handle: None,
+            deadline: HeaderDeadline::new(self.header_timeout, reused),
+            streams: &self.streams,
         })
     }
 
@@ -88,19 +86,62 @@ impl<P: HttpServerApp + Send + Sync + 'static> HttpServerApp for Cancellable<P> 
     }
 }
 
-/// Whether a request that is not done has been ended. The waker is registered before the look, so
-/// that whoever ends the request after it wakes this task.
-fn poll_cut(handle: &RequestHandle, deadline: &mut HeaderDeadline, context: &mut Context<'_>) -> Poll<Cut> {
-    if handle.is_reading_header() {
-        return deadline.poll(context).map(|()| Cut::HeaderTimeout);
-    }
-    if handle.is_bound() {
-        handle.wake_on_cut(context.waker());
-        if let Some(cut) = handle.cut() {
-            return Poll::Ready(cut);
+/// One request, from the idle connection before it to its end.
+struct CancellableRequest<'f> {
+    inner: Pin<Box<dyn Future<Output = Option<ReusedHttpStream>> + Send + 'f>>,
+    /// Nothing until its header is read.
+    handle: Option<Arc<RequestHandle>>,
+    deadline: HeaderDeadline,
+    streams: &'f LiveStreams,
+}
+
+impl Future for CancellableRequest<'_> {
+    type Output = Option<ReusedHttpStream>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let polled = match this.handle {
+            Some(_) => this.inner.as_mut().poll(context),
+            None => this.poll_for_handle(context),
+        };
+        if polled.is_ready() {
+            return polled;
+        }
+        match this.poll_cut(context) {
+            Poll::Ready(Cut::HeaderTimeout) => {
+                this.streams.count(Cut::HeaderTimeout);
+                Poll::Ready(None)
+            }
+            Poll::Ready(_) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
         }
     }
-    Poll::Pending
+}
+
+impl CancellableRequest<'_> {
+    /// A poll that may read the header.
+    fn poll_for_handle(&mut self, context: &mut Context<'_>) -> Poll<Option<ReusedHttpStream>> {
+        // A poll that panicked may have left one.
+        drop(BEGUN.take());
+        let polled = self.inner.as_mut().poll(context);
+        self.handle = BEGUN.take();
+        polled
+    }
+
+    /// Whether a request that is not done has been ended. The waker is registered before the look, so
+    /// that whoever ends the request after it wakes this task.
+    fn poll_cut(&mut self, context: &mut Context<'_>) -> Poll<Cut> {
+        let Some(handle) = &self.handle else {
+            return self.deadline.poll(context).map(|()| Cut::HeaderTimeout);
+        };
+        if handle.is_bound() {
+            handle.wake_on_cut(context.waker());
+            if let Some(cut) = handle.cut() {
+                return Poll::Ready(cut);
+            }
+        }
+        Poll::Pending
+    }
 }
 
 /// What a connection that will be used again carries to its next request, which is how that request
@@ -143,7 +184,15 @@ impl HeaderDeadline {
     }
 
     fn is_idle(&mut self) -> bool {
-        self.reused && self.idle_since.get_or_insert_with(Instant::now).elapsed() < AFTERMATH
+        if !self.reused {
+            return false;
+        }
+        let Some(since) = self.idle_since else {
+            // The end of the request before was hardly earlier.
+            self.idle_since = Some(clock::latest());
+            return true;
+        };
+        clock::now() - since < AFTERMATH
     }
 }
 

@@ -46,6 +46,11 @@ pub(crate) fn now() -> Instant {
     now
 }
 
+/// What [`now`] said last on this thread.
+pub(crate) fn latest() -> Instant {
+    LATEST.get().unwrap_or_else(now)
+}
+
 /// A wall instant in whole seconds, rounded down.
 pub(crate) fn unix_seconds(wall: Duration) -> UnixSeconds {
     UnixSeconds(i64::try_from(wall.as_secs()).unwrap_or(i64::MAX))

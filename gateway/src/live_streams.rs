@@ -5,7 +5,7 @@
 //! slab under a lock that nobody else asks for; the rare ban looks through them all.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::Waker;
 
 use durward_contract::UnixSeconds;
@@ -61,29 +61,16 @@ impl Cut {
 /// What a running request and whoever may end it share.
 #[derive(Debug, Default)]
 pub(crate) struct RequestHandle {
-    stage: AtomicU8,
+    bound: AtomicBool,
     /// 0, or one more than the index of the cut.
     cut: AtomicU8,
     waker: AtomicWaker,
 }
 
-const READING_HEADER: u8 = 0;
-const HEADER_READ: u8 = 1;
-const BOUND: u8 = 2;
-
 impl RequestHandle {
-    /// The header section is complete.
-    pub(crate) fn header_read(&self) {
-        self.stage.store(HEADER_READ, Ordering::Relaxed);
-    }
-
-    pub(crate) fn is_reading_header(&self) -> bool {
-        self.stage.load(Ordering::Relaxed) == READING_HEADER
-    }
-
     /// Whether somebody else may end the request.
     pub(crate) fn is_bound(&self) -> bool {
-        self.stage.load(Ordering::Relaxed) == BOUND
+        self.bound.load(Ordering::Relaxed)
     }
 
     /// Whom to wake when it is ended. To be followed by a look at [`Self::cut`].
@@ -156,7 +143,7 @@ impl LiveStreams {
         token: &Arc<VerifiedToken>,
         ends_at: UnixSeconds,
     ) -> Registration {
-        handle.stage.store(BOUND, Ordering::Relaxed);
+        handle.bound.store(true, Ordering::Relaxed);
         let shard = shard();
         let live = Live {
             handle: Arc::clone(handle),

@@ -54,10 +54,11 @@ pub(crate) struct GatewayProxy {
 
 #[async_trait]
 impl ProxyHttp for GatewayProxy {
-    type CTX = RequestRecord;
+    /// In a box: Pingora moves it a few times, and keeps it within futures that are moved too.
+    type CTX = Box<RequestRecord>;
 
-    fn new_ctx(&self) -> RequestRecord {
-        RequestRecord::new(&self.shared)
+    fn new_ctx(&self) -> Box<RequestRecord> {
+        Box::new(RequestRecord::new(&self.shared))
     }
 
     /// None: responses pass as they are.
@@ -66,7 +67,7 @@ impl ProxyHttp for GatewayProxy {
     async fn request_filter(
         &self,
         session: &mut Session,
-        record: &mut RequestRecord,
+        record: &mut Box<RequestRecord>,
     ) -> pingora::Result<bool> {
         upstream_request::forget_spelling(session.req_header_mut());
         record.raw = session
@@ -80,13 +81,16 @@ impl ProxyHttp for GatewayProxy {
         let Err(rejection) = decision::admit(&self.shared, session, record) else {
             return Ok(false);
         };
-        problem::respond(session, &rejection).await.map(|()| true)
+        // In a box of its own: every request would carry its size.
+        Box::pin(problem::respond(session, &rejection))
+            .await
+            .map(|()| true)
     }
 
     async fn upstream_peer(
         &self,
         session: &mut Session,
-        record: &mut RequestRecord,
+        record: &mut Box<RequestRecord>,
     ) -> pingora::Result<Box<HttpPeer>> {
         let choose = if session.is_upgrade_req() {
             Upstream::choose_for_upgrade
@@ -104,7 +108,7 @@ impl ProxyHttp for GatewayProxy {
         &self,
         _session: &mut Session,
         request: &mut RequestHeader,
-        record: &mut RequestRecord,
+        record: &mut Box<RequestRecord>,
     ) -> pingora::Result<()> {
         let (Some(permit), Some(upstream)) = (&record.permit, self.upstream(record)) else {
             return Error::e_explain(ErrorType::InternalError, "no permit");
@@ -123,7 +127,7 @@ impl ProxyHttp for GatewayProxy {
         &self,
         _session: &mut Session,
         response: &mut ResponseHeader,
-        record: &mut RequestRecord,
+        record: &mut Box<RequestRecord>,
     ) -> pingora::Result<()> {
         record.status = response.status.as_u16();
         record.upstream_took = Some(clock::now() - record.decided_at);
@@ -135,7 +139,7 @@ impl ProxyHttp for GatewayProxy {
         &self,
         _session: &mut Session,
         _peer: &HttpPeer,
-        record: &mut RequestRecord,
+        record: &mut Box<RequestRecord>,
         mut error: Box<Error>,
     ) -> Box<Error> {
         error.set_retry(
@@ -149,7 +153,7 @@ impl ProxyHttp for GatewayProxy {
         &self,
         session: &mut Session,
         error: &Error,
-        record: &mut RequestRecord,
+        record: &mut Box<RequestRecord>,
     ) -> FailToProxy {
         let error_code = self.answer_failure(session, error, record).await;
         FailToProxy {
@@ -158,20 +162,20 @@ impl ProxyHttp for GatewayProxy {
         }
     }
 
-    async fn logging(&self, session: &mut Session, _error: Option<&Error>, record: &mut RequestRecord) {
+    async fn logging(&self, session: &mut Session, _error: Option<&Error>, record: &mut Box<RequestRecord>) {
         record.finish(session);
     }
 
     fn persist_connection_context(
         &self,
         _session: &Session,
-        _record: &RequestRecord,
+        _record: &Box<RequestRecord>,
     ) -> Option<Box<dyn Any + Send + Sync>> {
         Some(Box::new(Reused))
     }
 
     /// The access log has it, with its reason; clients that go away are no errors.
-    fn suppress_error_log(&self, _session: &Session, record: &RequestRecord, error: &Error) -> bool {
+    fn suppress_error_log(&self, _session: &Session, record: &Box<RequestRecord>, error: &Error) -> bool {
         let told = record.reason.is_some_and(|reason| reason != Reason::Internal);
         told || *error.esource() == ErrorSource::Downstream
     }

@@ -14,7 +14,7 @@ use durward_policy::{Permit, Reason, RouteId};
 use pingora::proxy::Session;
 
 use crate::addresses::push_socket;
-use crate::cancellable::current_request;
+use crate::cancellable::begin_request;
 use crate::clock;
 use crate::live_streams::{Registration, RequestHandle};
 use crate::log_line::{push_number, push_start, push_text};
@@ -58,8 +58,7 @@ pub(crate) struct RequestRecord {
 impl RequestRecord {
     pub(crate) fn new(shared: &Arc<Shared>) -> Self {
         shared.in_flight.enter();
-        let handle = current_request();
-        handle.header_read();
+        let handle = begin_request();
         let now = clock::now();
         Self {
             shared: Arc::clone(shared),

@@ -42,5 +42,5 @@ tools:
 	@scripts/need.sh cc:gcc cmake:cmake
 
 test-tools: tools
-	@scripts/need.sh nginx:nginx-light python3:python3 curl:curl
+	@scripts/need.sh nginx:nginx-light python3:python3 curl:curl redis-server:redis-server redis-sentinel:redis-sentinel
 	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || rustup component add rustfmt clippy

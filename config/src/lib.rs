@@ -13,10 +13,11 @@
 mod diagnostics;
 mod document;
 mod scalar;
+mod secret;
 mod section;
 mod suggestion;
 
 pub use diagnostics::{Diagnostic, Diagnostics, Severity};
 pub use document::{Document, Entry, Node, Place, Value};
-pub use scalar::SecretRef;
+pub use secret::{MAX_SECRET_BYTES, SecretRef, read_bounded};
 pub use section::Section;

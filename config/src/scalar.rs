@@ -1,20 +1,10 @@
 //! Reading single values: text, numbers, durations, sizes, addresses, references to secrets.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::suggestion::closest;
-use crate::{Diagnostic, Diagnostics, Node, Value};
-
-/// Where a secret is kept. Secrets never stand in the configuration file itself.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum SecretRef {
-    /// `{ file: PATH }`: the file's content, without one trailing line break.
-    File(PathBuf),
-    /// `{ env: NAME }`: the environment variable's value.
-    Environment(String),
-}
+use crate::{Diagnostic, Diagnostics, Node, SecretRef, Value};
 
 impl Node {
     /// Text; a number or boolean is not text.

@@ -69,9 +69,24 @@ pub(crate) enum RoleChange {
 impl UserKey {
     pub async fn find(&self, connection: &mut Connection) -> Result<User, Problem> {
         let user = match self {
-            Self::Id(id) => users::by_id(connection, id).await?,
+            Self::Id(id) if random::could_be_id(id) => users::by_id(connection, id).await?,
+            Self::Id(_) => None,
             Self::Name(name) => match Username::canonical(name) {
                 Ok(name) => users::by_username(connection, name.as_str()).await?,
+                Err(_) => None,
+            },
+        };
+        user.ok_or_else(|| Reason::NoSuchUser.into())
+    }
+
+    /// The user, locked: nothing of the user changes until the transaction ends.
+    pub async fn lock(&self, write: &mut Write) -> Result<User, Problem> {
+        let connection = write.connection();
+        let user = match self {
+            Self::Id(id) if random::could_be_id(id) => users::lock(connection, id).await?,
+            Self::Id(_) => None,
+            Self::Name(name) => match Username::canonical(name) {
+                Ok(name) => users::lock_by_username(connection, name.as_str()).await?,
                 Err(_) => None,
             },
         };
@@ -165,7 +180,7 @@ impl Inner {
         detached(async move {
             let mut write = service.store.write().await?;
             let now = service.clock.now();
-            let user = key.find(write.connection()).await?;
+            let user = key.lock(&mut write).await?;
             users::ban(write.connection(), &user.id, reason.as_deref(), now).await?;
             if user.banned {
                 service
@@ -195,7 +210,7 @@ impl Inner {
         detached(async move {
             let mut write = service.store.write().await?;
             let now = service.clock.now();
-            let user = key.find(write.connection()).await?;
+            let user = key.lock(&mut write).await?;
             users::unban(write.connection(), &user.id).await?;
             audit::record(&mut write, now, &actor, Action::Unbanned, &user.id, "").await?;
             service.commit_with(write, user.id).await
@@ -214,7 +229,7 @@ impl Inner {
         detached(async move {
             let mut write = service.store.write().await?;
             let now = service.clock.now();
-            let user = key.find(write.connection()).await?;
+            let user = key.lock(&mut write).await?;
             let wanted = change.applied_to(&user.roles)?;
             for role in wanted.difference(&user.roles) {
                 users::add_role(write.connection(), &user.id, role).await?;
@@ -265,7 +280,7 @@ impl Inner {
         given: &Secret,
     ) -> Result<(Option<PasswordHash>, Verified), Problem> {
         let given = Password::given(given)?;
-        let hash = users::password_by_id(&mut *self.store.read().await?, user_id).await?;
+        let hash = users::password_by_id(&mut self.store.read().await?, user_id).await?;
         let verified = self.passwords.verify(given, hash.clone()).await?;
         Ok((hash, verified))
     }
@@ -279,7 +294,7 @@ impl Inner {
     ) -> Result<IssuedTokens, Problem> {
         let mut write = self.store.write().await?;
         let now = self.clock.now();
-        let user = UserKey::Id(user_id).find(write.connection()).await?;
+        let user = UserKey::Id(user_id).lock(&mut write).await?;
         if user.banned || users::password_by_id(write.connection(), &user.id).await? != old {
             return Err(Reason::InvalidCredentials.into());
         }
@@ -296,6 +311,8 @@ impl Inner {
 
     /// Users in the order of their names.
     pub async fn users(&self, after: &str, limit: u32) -> Result<Vec<User>, Problem> {
+        // No name has a NUL in it, so what follows one changes nothing.
+        let after = after.split('\0').next().unwrap_or_default();
         let mut read = self.store.read().await?;
         Ok(users::page(&mut read, after, limit.clamp(1, MAX_PAGE)).await?)
     }
@@ -322,15 +339,10 @@ impl Inner {
         let issued = sessions::latest_access_expiry(write.connection(), user_id).await?;
         let latest = issued.unwrap_or(now).max(now.plus(self.tokens.ttl()));
         let target = Target::User(user_id.to_owned());
+        let forget_at = latest.plus(RETENTION_SLACK);
         self.log
-            .append(
-                write,
-                target,
-                Bar::EpochBelow(epoch),
-                latest.plus(RETENTION_SLACK),
-                now,
-            )
-            .await
+            .append(write, target, Bar::EpochBelow(epoch), forget_at, now);
+        Ok(())
     }
 
     /// Commits and returns the user as committed.

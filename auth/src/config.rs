@@ -5,8 +5,10 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use durward_config::{Diagnostic, Diagnostics, Node, Value};
+use durward_config::{Diagnostics, Node, Value};
 use ipnet::IpNet;
+
+use crate::database_config::DatabaseConfig;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -43,8 +45,8 @@ pub struct AuthConfig {
     /// `refresh_grace`: 0s to 60s; 10s where it is not written. Zero means that any second use of a
     /// refresh token ends its session.
     pub refresh_grace: Duration,
-    /// `database`: the SQLite file of `sqlite:PATH`.
-    pub database: PathBuf,
+    /// `database` and `database_password`.
+    pub database: DatabaseConfig,
     /// `keys`: the folder of the signing key and of the key that refresh tokens are derived with.
     pub keys: PathBuf,
     /// `signing_algorithm`: ES256 where it is not written.
@@ -115,6 +117,7 @@ impl AuthConfig {
             diagnostics,
         );
         let admin = section.optional("admin");
+        let database_password = section.optional("database_password");
         let access_token_ttl = section.optional("access_token_ttl");
         let refresh_token_ttl = section.optional("refresh_token_ttl");
         let session_ttl = section.optional("session_ttl");
@@ -133,7 +136,8 @@ impl AuthConfig {
         };
         let issuer = issuer.and_then(|node| issuer_url(node, diagnostics));
         let audience = audience.and_then(|node| plain_name(node, "auth.audience", diagnostics));
-        let database = database.and_then(|node| database_file(node, base, diagnostics));
+        let database =
+            database.and_then(|node| DatabaseConfig::compile(node, database_password, base, diagnostics));
         let mut duration = |node: Option<&Node>, what, range, default| match node {
             Some(node) => node.duration(what, range, diagnostics),
             None => Some(default),
@@ -247,28 +251,6 @@ fn plain_name(node: &Node, what: &str, diagnostics: &mut Diagnostics) -> Option<
     Some(text.to_owned())
 }
 
-fn database_file(node: &Node, base: &Path, diagnostics: &mut Diagnostics) -> Option<PathBuf> {
-    let text = node.text("auth.database", diagnostics)?;
-    let advice = "write sqlite:PATH, for example sqlite:data/auth.db";
-    if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-        // The URL may hold a password, so it is not repeated.
-        let message = "auth.database: PostgreSQL is not supported by this version";
-        diagnostics.push(Diagnostic::error(node.place, message, advice).concealing_line());
-        return None;
-    }
-    let path = text
-        .strip_prefix("sqlite:")
-        .map(|path| path.strip_prefix("//").unwrap_or(path));
-    match path {
-        Some(path) if !path.is_empty() && path != ":memory:" && !path.contains('?') => Some(base.join(path)),
-        _ => {
-            let message = "auth.database is not a database that is known here";
-            diagnostics.push(Diagnostic::error(node.place, message, advice).concealing_line());
-            None
-        }
-    }
-}
-
 fn algorithm_of(node: &Node, diagnostics: &mut Diagnostics) -> Option<SigningAlgorithm> {
     if node.value == Value::Text("HS256".to_owned()) {
         diagnostics.error(
@@ -363,7 +345,8 @@ mod tests {
         assert_eq!(config.refresh_token_ttl, 30 * DAY);
         assert_eq!(config.session_ttl, 90 * DAY);
         assert_eq!(config.refresh_grace, 10 * SECOND);
-        assert_eq!(config.database, Path::new("/base/data/auth.db"));
+        let database = DatabaseConfig::Sqlite("/base/data/auth.db".into());
+        assert_eq!(config.database, database);
         assert_eq!(config.keys, Path::new("/base/data/keys"));
         assert_eq!(config.signing_algorithm, SigningAlgorithm::Es256);
         assert_eq!(config.trusted_proxies, []);
@@ -390,9 +373,8 @@ mod tests {
             (
                 "sqlite:data/auth.db",
                 "postgres://u:secret@h/d",
-                "not supported by this version",
+                "must not hold a password",
             ),
-            ("sqlite:data/auth.db", "\"sqlite::memory:\"", "not a database"),
             ("http://127.0.0.1:8080", "ftp://x", "not a URL"),
             ("http://127.0.0.1:8080", "https://x/?a", "not a URL"),
         ] {

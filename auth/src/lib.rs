@@ -21,6 +21,7 @@ mod clock;
 mod common_passwords;
 mod config;
 mod control;
+mod database_config;
 mod json_body;
 mod keys;
 mod metrics;
@@ -47,6 +48,7 @@ pub use clock::{Clock, SystemClock};
 pub use config::{
     AuthConfig, MAX_ACCESS_TOKEN_TTL, MAX_REFRESH_GRACE, MAX_SESSION_TTL, Registration, SigningAlgorithm,
 };
+pub use database_config::{DatabaseConfig, PostgresConfig};
 pub use json_body::MAX_BODY_BYTES;
 pub use keys::KeyError;
 pub use passwords::{
@@ -55,7 +57,7 @@ pub use passwords::{
 pub use problem::{Problem, Reason};
 pub use reach::{Fleet, GatewayReach, MAX_WAIT, Reach};
 pub use secret::Secret;
-pub use service::{AuthService, Environment, StartError};
+pub use service::{AuthService, Environment, Migration, StartError, migrate, pending_migrations};
 pub use sessions::MAX_LIVE_SESSIONS;
 pub use tokens::SigningError;
 pub use usernames::MAX_USERNAME_LENGTH;

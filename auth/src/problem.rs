@@ -234,14 +234,12 @@ impl From<StoreError> for Problem {
                 tracing::error!(%cause, "the database refused");
                 Self::new(Reason::StoreUnavailable)
             }
+            StoreError::Silent | StoreError::Aborted => {
+                tracing::error!(cause = %error, "the database refused");
+                Self::new(Reason::StoreUnavailable)
+            }
             StoreError::Corrupt(what) => Self::internal("reading the database", &what),
         }
-    }
-}
-
-impl From<sqlx::Error> for Problem {
-    fn from(error: sqlx::Error) -> Self {
-        StoreError::from(error).into()
     }
 }
 

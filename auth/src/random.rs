@@ -3,6 +3,8 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+/// Longer than any id that was ever made.
+const MAX_ID_LENGTH: usize = 64;
 const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
 /// Bytes from the operating system's generator.
@@ -29,6 +31,12 @@ pub(crate) fn session_id() -> String {
 /// A token's id.
 pub(crate) fn token_id() -> String {
     URL_SAFE_NO_PAD.encode(bytes::<16>())
+}
+
+/// Whether a text can be an id at all. PostgreSQL has no text with a NUL in it, so what comes from
+/// outside is looked at before it is looked up.
+pub(crate) fn could_be_id(text: &str) -> bool {
+    text.len() <= MAX_ID_LENGTH && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// A password for someone who gave none: 130 bits.
@@ -69,6 +77,7 @@ mod tests {
     fn ids_are_ascii_and_of_one_length() {
         assert_eq!(user_id().len(), 28);
         assert_eq!(token_id().len(), 22);
+        assert!(could_be_id(&session_id()) && !could_be_id("u_\0") && !could_be_id(&"a".repeat(65)));
         assert_ne!(session_id(), session_id());
         assert!(
             user_id()

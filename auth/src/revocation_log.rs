@@ -2,8 +2,8 @@
 //! the call that made it is acknowledged.
 //!
 //! Commit and `apply` happen under one lock, so followers see entries in the order of their numbers.
-//! The transaction was begun before the lock is taken: waiting for SQL's write lock never keeps the
-//! attestations waiting.
+//! The transaction has taken its numbers before that lock is taken: waiting for what other
+//! transactions have locked, in this process or in another, never keeps the attestations waiting.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,7 +13,8 @@ use durward_contract::{Bar, Follower, Loading, News, Sequence, Target, UnixSecon
 use tokio::sync::{Mutex, watch};
 use tokio::time::timeout;
 
-use crate::store::{Store, StoreError, Write, revocations};
+use crate::store::revocations::{self, Head, Pending};
+use crate::store::{Connection, Store, StoreError, Write};
 
 /// How long reading the head may take. What takes longer is not news.
 const ATTEST_TIMEOUT: Duration = Duration::from_secs(2);
@@ -24,8 +25,8 @@ const PAGE: u32 = 4096;
 pub(crate) struct RevocationLog {
     issuer: String,
     followers: Vec<Arc<dyn Follower>>,
-    /// What the followers have.
-    applied: Mutex<Sequence>,
+    /// What the followers have; nothing before the first load.
+    applied: Mutex<Option<Head>>,
     heads: watch::Sender<Sequence>,
 }
 
@@ -34,7 +35,7 @@ impl RevocationLog {
         Self {
             issuer,
             followers,
-            applied: Mutex::new(Sequence(0)),
+            applied: Mutex::new(None),
             heads: watch::Sender::new(Sequence(0)),
         }
     }
@@ -45,60 +46,68 @@ impl RevocationLog {
         let asked = Instant::now();
         let mut read = store.log_snapshot().await?;
         let head = revocations::head(&mut read).await?;
-        let mut loadings: Vec<Box<dyn Loading + '_>> = self
-            .followers
-            .iter()
-            .map(|follower| follower.begin_load())
-            .collect();
-        let mut last = Sequence(0);
-        loop {
-            let page = revocations::standing(&mut read, last, PAGE, now).await?;
-            let Some(end) = page.last() else { break };
-            last = end.sequence();
-            loadings.iter_mut().for_each(|loading| loading.add(&page));
-        }
-        loadings.into_iter().for_each(|loading| loading.finish(head));
-        self.tell_head(head, asked);
-        *applied = head;
-        self.heads.send_replace(head);
-        Ok(head)
+        self.replace(&mut read, head.sequence, now).await?;
+        self.tell_head(head.sequence, asked);
+        let sequence = head.sequence;
+        *applied = Some(head);
+        self.heads.send_replace(sequence);
+        Ok(sequence)
     }
 
-    /// Writes an entry into the transaction.
-    pub async fn append(
+    /// Adds an entry to what the transaction will have revoked.
+    pub fn append(
         &self,
         write: &mut Write,
         target: Target,
         bar: Bar,
         forget_at: UnixSeconds,
         now: UnixSeconds,
-    ) -> Result<(), StoreError> {
-        revocations::append(write, &self.issuer, target, bar, Some(forget_at), now).await
+    ) {
+        let entry = Pending {
+            issuer: self.issuer.clone(),
+            target,
+            bar,
+            forget_at: Some(forget_at),
+            created_at: now,
+        };
+        revocations::append(write, entry);
     }
 
     /// Commits, and returns once every follower has applied what the transaction revoked. Must run
     /// in a task that is not cancelled with its client: a commit without `apply` would wait for the
-    /// next attestation.
+    /// next attestation. An error leaves open whether it was committed; where it was, the next
+    /// attestation brings it.
     pub async fn commit(&self, store: &Store, write: Write) -> Result<(), StoreError> {
-        let (transaction, news) = write.into_parts();
-        let (Some(first), Some(last)) = (news.first(), news.last()) else {
-            return Ok(transaction.commit().await?);
+        // Others may have to be waited for here, so the followers are not locked yet.
+        let ready = write.take_numbers().await?;
+        if ready.news.is_empty() {
+            return ready.commit().await.map(drop);
+        }
+        let mut applied = self.applied.lock().await;
+        let news = ready.commit().await?;
+        let ends = news.first().zip(news.last());
+        let (Some((first, last)), Some(known)) = (ends, applied.as_mut()) else {
+            return Ok(());
         };
         let (first, head) = (first.sequence(), last.sequence());
-        let mut applied = self.applied.lock().await;
-        transaction.commit().await?;
-        if first.0 == applied.0 + 1 {
+        if first.0 == known.sequence.0 + 1 {
             self.apply(&news, head);
-            *applied = head;
+            known.sequence = head;
             return Ok(());
         }
-        // Another process wrote between: followers get its entries first.
-        self.catch_up(store, &mut applied).await.map(drop)
+        // Another process wrote between: followers get its entries first. Where the numbers are
+        // not new, the log went backwards, and what the followers have is of no use.
+        if first <= known.sequence {
+            self.start_over(store, known).await.map(drop)
+        } else {
+            self.catch_up(store, known).await.map(drop)
+        }
     }
 
     /// The head that every follower in this process has.
     pub async fn head(&self) -> Sequence {
-        *self.applied.lock().await
+        let applied = self.applied.lock().await;
+        applied.as_ref().map(|head| head.sequence).unwrap_or_default()
     }
 
     /// Tells of each head that this process has committed or heard of.
@@ -110,33 +119,86 @@ impl RevocationLog {
     /// error tells them nothing, and they grow stale.
     pub async fn attest(&self, store: &Store) -> Result<Sequence, StoreError> {
         let mut applied = self.applied.lock().await;
+        let known = applied.as_mut().ok_or(StoreError::Silent)?;
         let asked = Instant::now();
-        let head = timeout(ATTEST_TIMEOUT, self.catch_up(store, &mut applied))
+        let head = timeout(ATTEST_TIMEOUT, self.catch_up(store, known))
             .await
-            .map_err(|_| StoreError::Sql(sqlx::Error::PoolTimedOut))??;
+            .map_err(|_| StoreError::Silent)??;
         self.tell_head(head, asked);
         Ok(head)
     }
 
-    async fn catch_up(&self, store: &Store, applied: &mut Sequence) -> Result<Sequence, StoreError> {
+    async fn catch_up(&self, store: &Store, known: &mut Head) -> Result<Sequence, StoreError> {
         let mut read = store.log_snapshot().await?;
         let head = revocations::head(&mut read).await?;
-        if head > *applied {
-            while *applied < head {
-                let page = revocations::after(&mut read, *applied, PAGE).await?;
-                // The last entries may have been purged: the log ends without any then.
-                let end = page.last().map_or(head, News::sequence);
-                self.apply(&page, end);
-                *applied = end;
-            }
-        } else if head < *applied {
-            tracing::error!(
-                head = head.0,
-                applied = applied.0,
-                "the revocation log went backwards: was the database replaced?"
-            );
+        if head.log_id != known.log_id {
+            // Its numbers say nothing about what the followers have. A restart loads the new log.
+            return Err(StoreError::Corrupt("revocation log: it was replaced by another"));
         }
-        Ok(head)
+        if head.sequence < known.sequence {
+            drop(read);
+            return self.start_over(store, known).await;
+        }
+        while known.sequence < head.sequence {
+            let page = revocations::after(&mut read, known.sequence, PAGE).await?;
+            // The last entries may have been purged: the log ends without any then.
+            let end = page.last().map_or(head.sequence, News::sequence);
+            self.apply(&page, end);
+            known.sequence = end;
+        }
+        Ok(head.sequence)
+    }
+
+    /// Hands the followers what the log has beside what they know, after it went backwards: a backup
+    /// was restored, or a standby took over that did not have all. Nothing that they know is
+    /// forgotten, and the next attestation tells them that the log went backwards: they trust their
+    /// silence again only after a restart.
+    async fn start_over(&self, store: &Store, known: &mut Head) -> Result<Sequence, StoreError> {
+        let mut read = store.log_snapshot().await?;
+        let head = revocations::head(&mut read).await?;
+        tracing::error!(
+            head = head.sequence.0,
+            applied = known.sequence.0,
+            "the revocation log went backwards: was a backup restored? Until a restart, whoever is not \
+             known to be revoked counts as unknown"
+        );
+        if head.log_id != known.log_id {
+            return Err(StoreError::Corrupt("revocation log: it was replaced by another"));
+        }
+        let mut last = Sequence(0);
+        loop {
+            // What need not be refused any more does no harm.
+            let page = revocations::standing(&mut read, last, PAGE, UnixSeconds(0)).await?;
+            let Some(end) = page.last() else { break };
+            last = end.sequence();
+            self.apply(&page, known.sequence);
+        }
+        known.sequence = head.sequence;
+        self.tell_head(head.sequence, Instant::now());
+        self.heads.send_replace(head.sequence);
+        Ok(head.sequence)
+    }
+
+    async fn replace(
+        &self,
+        read: &mut Connection,
+        head: Sequence,
+        now: UnixSeconds,
+    ) -> Result<(), StoreError> {
+        let mut loadings: Vec<Box<dyn Loading + '_>> = self
+            .followers
+            .iter()
+            .map(|follower| follower.begin_load())
+            .collect();
+        let mut last = Sequence(0);
+        loop {
+            let page = revocations::standing(read, last, PAGE, now).await?;
+            let Some(end) = page.last() else { break };
+            last = end.sequence();
+            loadings.iter_mut().for_each(|loading| loading.add(&page));
+        }
+        loadings.into_iter().for_each(|loading| loading.finish(head));
+        Ok(())
     }
 
     fn tell_head(&self, head: Sequence, asked: Instant) {

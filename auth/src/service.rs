@@ -19,6 +19,7 @@ use crate::audit::Actor;
 use crate::bearer::OwnTokens;
 use crate::clock::{Clock, SystemClock};
 use crate::config::AuthConfig;
+use crate::database_config::DatabaseConfig;
 use crate::keys::{KeyError, KeyFolder};
 use crate::metrics::Metrics;
 use crate::passwords::{PasswordCost, Passwords};
@@ -30,6 +31,8 @@ use crate::store::{self, Store};
 use crate::throttle::Throttle;
 use crate::tokens::{SigningError, TokenIssuer};
 use crate::{api, control, server};
+
+pub use crate::store::Migration;
 
 /// How often the log's head is read and attested.
 const ATTEST_INTERVAL: Duration = Duration::from_secs(1);
@@ -107,6 +110,24 @@ pub(crate) struct Inner {
     jwks: watch::Sender<Arc<Vec<u8>>>,
 }
 
+/// Brings the database up to date, and returns what that took. Starting the service does it too.
+pub async fn migrate(config: &AuthConfig) -> Result<Vec<Migration>, StartError> {
+    store::migrate(&config.database)
+        .await
+        .map_err(|error| database_error(&config.database, &error))
+}
+
+/// What [`migrate`] would do. Changes nothing, and makes no database where there is none.
+pub async fn pending_migrations(config: &AuthConfig) -> Result<Vec<Migration>, StartError> {
+    store::pending(&config.database)
+        .await
+        .map_err(|error| database_error(&config.database, &error))
+}
+
+fn database_error(database: &DatabaseConfig, error: &dyn fmt::Display) -> StartError {
+    StartError::Database(format!("{database}: {error}"))
+}
+
 impl AuthService {
     /// Opens the database and the keys, makes them where there are none, hands the revocation log to
     /// the followers, and keeps it fresh from then on. To be called within a tokio runtime.
@@ -135,9 +156,7 @@ impl AuthService {
             config.signing_algorithm,
             &signing_key,
         )?;
-        let database = |error: &dyn fmt::Display| {
-            StartError::Database(format!("{}: {error}", config.database.display()))
-        };
+        let database = |error: &dyn fmt::Display| database_error(&config.database, error);
         let store = Store::open(&config.database)
             .await
             .map_err(|error| database(&error))?;

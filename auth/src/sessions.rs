@@ -58,7 +58,7 @@ impl Inner {
             .throttle
             .login(account, client.address, self.clock.monotonic())
             .map_err(Problem::too_many_attempts)?;
-        let stored = match users::password_of(&mut *self.store.read().await?, account).await {
+        let stored = match users::password_of(&mut self.store.read().await?, account).await {
             Ok(stored) => stored,
             Err(error) => {
                 self.throttle.succeeded(attempt);
@@ -99,15 +99,13 @@ impl Inner {
     ) -> Result<IssuedTokens, Problem> {
         let mut write = self.store.write().await?;
         let now = self.clock.now();
+        let user = users::lock(write.connection(), &user_id).await?;
+        let user = user.ok_or(Reason::InvalidCredentials)?;
         // The password that was verified may have been changed since, and the user banned.
-        if users::password_by_id(write.connection(), &user_id)
-            .await?
-            .as_ref()
-            != Some(&verified)
-        {
+        let current = users::password_by_id(write.connection(), &user.id).await?;
+        if current.as_ref() != Some(&verified) {
             return Err(Reason::InvalidCredentials.into());
         }
-        let user = UserKey::Id(user_id).find(write.connection()).await?;
         if user.banned {
             return Err(Reason::Banned.into());
         }
@@ -119,7 +117,7 @@ impl Inner {
         self.issue(opened)
     }
 
-    /// Opens a session in a transaction that has read the user.
+    /// Opens a session in a transaction that has locked the user.
     pub async fn open_session(
         &self,
         write: &mut Write,
@@ -157,8 +155,8 @@ impl Inner {
     /// that rotates, so no refresh that races a ban can win.
     pub async fn refresh(self: &Arc<Self>, token: &Secret) -> Result<IssuedTokens, Problem> {
         let token = RefreshToken::parse(token).ok_or(Reason::RefreshTokenUnknown)?;
-        // Unknown tokens are turned away before they would wait for the write lock.
-        let session = refresh_tokens::session_of(&mut *self.store.read().await?, &token.hash()).await?;
+        // Unknown tokens are turned away before they would wait for their turn to write.
+        let session = refresh_tokens::session_of(&mut self.store.read().await?, &token.hash()).await?;
         let session = session.ok_or(Reason::RefreshTokenUnknown)?;
         self.throttle
             .refresh(&session, self.clock.monotonic())
@@ -204,13 +202,16 @@ impl Inner {
 
     async fn family_of(&self, write: &mut Write, hash: &TokenHash) -> Result<Family, Problem> {
         let connection = write.connection();
+        let owner = refresh_tokens::user_of(connection, hash)
+            .await?
+            .ok_or(Reason::RefreshTokenUnknown)?;
+        let user = users::lock(connection, &owner)
+            .await?
+            .ok_or(Reason::RefreshTokenUnknown)?;
         let stored = refresh_tokens::find(connection, hash)
             .await?
             .ok_or(Reason::RefreshTokenUnknown)?;
         let session = sessions::by_id(connection, &stored.session_id)
-            .await?
-            .ok_or(Reason::RefreshTokenUnknown)?;
-        let user = users::by_id(connection, &session.user_id)
             .await?
             .ok_or(Reason::RefreshTokenUnknown)?;
         Ok(Family {
@@ -333,10 +334,8 @@ impl Inner {
         sessions::end(write.connection(), &session.id, why, now).await?;
         let forget_at = session.access_expires_at.max(now).plus(RETENTION_SLACK);
         let target = Target::Session(session.id.clone());
-        Ok(self
-            .log
-            .append(write, target, Bar::Always, forget_at, now)
-            .await?)
+        self.log.append(write, target, Bar::Always, forget_at, now);
+        Ok(())
     }
 
     /// Ends the session that a refresh token belongs to. A token that nobody knows ends nothing and
@@ -345,9 +344,9 @@ impl Inner {
         let Some(token) = RefreshToken::parse(token) else {
             return Ok(());
         };
-        let found = refresh_tokens::session_of(&mut *self.store.read().await?, &token.hash()).await?;
+        let found = refresh_tokens::session_of(&mut self.store.read().await?, &token.hash()).await?;
         let Some(id) = found else { return Ok(()) };
-        let session = sessions::by_id(&mut *self.store.read().await?, &id).await?;
+        let session = sessions::by_id(&mut self.store.read().await?, &id).await?;
         let Some(session) = session else { return Ok(()) };
         let key = UserKey::Id(session.user_id.clone());
         self.end_session(Actor::User(session.user_id), key, id, "logout")
@@ -366,7 +365,10 @@ impl Inner {
         detached(async move {
             let mut write = service.store.write().await?;
             let now = service.clock.now();
-            let user = key.find(write.connection()).await?;
+            let user = key.lock(&mut write).await?;
+            if !random::could_be_id(&id) {
+                return Err(Reason::NoSuchSession.into());
+            }
             let session = sessions::by_id(write.connection(), &id).await?;
             let session = session
                 .filter(|session| session.user_id == user.id)
@@ -394,7 +396,7 @@ impl Inner {
         detached(async move {
             let mut write = service.store.write().await?;
             let now = service.clock.now();
-            let user = key.find(write.connection()).await?;
+            let user = key.lock(&mut write).await?;
             service.bar_older_tokens(&mut write, &user.id, now).await?;
             let ended = sessions::end_all(write.connection(), &user.id, why, now).await?;
             if actor.is_another_than(&user.id) {

@@ -2,6 +2,7 @@
 
 use durward_contract::UnixSeconds;
 
+use super::statement::query;
 use super::{Connection, StoreError};
 
 /// Adds a row.
@@ -13,7 +14,7 @@ pub(crate) async fn insert(
     target: &str,
     detail: &str,
 ) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO audit (at, actor, action, target, detail) VALUES ($1, $2, $3, $4, $5)")
+    query("INSERT INTO audit (at, actor, action, target, detail) VALUES ($1, $2, $3, $4, $5)")
         .bind(at.0)
         .bind(actor)
         .bind(action)

@@ -1,8 +1,8 @@
 //! Rows of refresh tokens: hashes, never tokens.
 
 use durward_contract::UnixSeconds;
-use sqlx::Row;
 
+use super::statement::query;
 use super::{Connection, StoreError};
 use crate::refresh_family::{Rotation, TokenHash, TokenState};
 
@@ -25,7 +25,7 @@ pub(crate) async fn insert(
     issued_at: UnixSeconds,
     expires_at: UnixSeconds,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    query(
         "INSERT INTO refresh_tokens (hash, session_id, parent, state, issued_at, expires_at)
          VALUES ($1, $2, $3, 'valid', $4, $5)",
     )
@@ -44,12 +44,21 @@ pub(crate) async fn session_of(
     connection: &mut Connection,
     hash: &TokenHash,
 ) -> Result<Option<String>, StoreError> {
-    Ok(
-        sqlx::query_scalar("SELECT session_id FROM refresh_tokens WHERE hash = $1")
-            .bind(hash.0.as_slice())
-            .fetch_optional(connection)
-            .await?,
-    )
+    query("SELECT session_id FROM refresh_tokens WHERE hash = $1")
+        .bind(hash.0.as_slice())
+        .scalar_optional(connection)
+        .await
+}
+
+/// The id of the user whom the token with this hash was given to.
+pub(crate) async fn user_of(
+    connection: &mut Connection,
+    hash: &TokenHash,
+) -> Result<Option<String>, StoreError> {
+    query("SELECT s.user_id FROM refresh_tokens t JOIN sessions s ON s.id = t.session_id WHERE t.hash = $1")
+        .bind(hash.0.as_slice())
+        .scalar_optional(connection)
+        .await
 }
 
 /// The token with this hash.
@@ -57,7 +66,7 @@ pub(crate) async fn find(
     connection: &mut Connection,
     hash: &TokenHash,
 ) -> Result<Option<StoredToken>, StoreError> {
-    let row = sqlx::query(
+    let row = query(
         "SELECT t.session_id, t.expires_at, t.state, t.consumed_at, t.successor, t.nonce, s.state AS successor_state
          FROM refresh_tokens t LEFT JOIN refresh_tokens s ON s.hash = t.successor WHERE t.hash = $1",
     )
@@ -65,21 +74,21 @@ pub(crate) async fn find(
     .fetch_optional(connection)
     .await?;
     let Some(row) = row else { return Ok(None) };
-    let state = match row.try_get::<&str, _>("state")? {
+    let state = match row.get::<String>("state")?.as_str() {
         "valid" => TokenState::Valid,
         "revoked" => TokenState::Revoked,
         "consumed" => TokenState::Consumed(Rotation {
-            at: UnixSeconds(row.try_get("consumed_at")?),
-            nonce: exactly(row.try_get("nonce")?)?,
-            successor: TokenHash(exactly(row.try_get("successor")?)?),
+            at: UnixSeconds(row.get("consumed_at")?),
+            nonce: exactly(&row.get::<Vec<u8>>("nonce")?)?,
+            successor: TokenHash(exactly(&row.get::<Vec<u8>>("successor")?)?),
         }),
         _ => return Err(StoreError::Corrupt("refresh token state")),
     };
     Ok(Some(StoredToken {
-        session_id: row.try_get("session_id")?,
-        expires_at: UnixSeconds(row.try_get("expires_at")?),
+        session_id: row.get("session_id")?,
+        expires_at: UnixSeconds(row.get("expires_at")?),
         state,
-        successor_unused: row.try_get::<Option<&str>, _>("successor_state")? == Some("valid"),
+        successor_unused: row.get::<Option<String>>("successor_state")?.as_deref() == Some("valid"),
     }))
 }
 
@@ -89,7 +98,7 @@ pub(crate) async fn consume(
     hash: &TokenHash,
     rotation: &Rotation,
 ) -> Result<(), StoreError> {
-    let consumed = sqlx::query(
+    let consumed = query(
         "UPDATE refresh_tokens SET state = 'consumed', consumed_at = $2, successor = $3, nonce = $4
          WHERE hash = $1 AND state = 'valid'",
     )
@@ -99,8 +108,8 @@ pub(crate) async fn consume(
     .bind(rotation.nonce.as_slice())
     .execute(connection)
     .await?;
-    // Read as valid in this very transaction, under the write lock.
-    if consumed.rows_affected() == 1 {
+    // Read as valid in this very transaction, with the user locked.
+    if consumed == 1 {
         Ok(())
     } else {
         Err(StoreError::Corrupt("refresh token state"))

@@ -1,61 +1,94 @@
 //! The revocation log's rows.
 
 use durward_contract::{Bar, News, RevocationEntry, Sequence, Target, UnixSeconds, wire};
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
 
+use super::statement::{Row, query};
 use super::{Connection, StoreError, Write};
 
-/// Appends an entry. Updating the head row takes the next number and keeps it locked until the
+/// An entry that has no number yet.
+#[derive(Clone, Debug)]
+pub(crate) struct Pending {
+    pub issuer: String,
+    pub target: Target,
+    pub bar: Bar,
+    pub forget_at: Option<UnixSeconds>,
+    pub created_at: UnixSeconds,
+}
+
+/// Where the log ends, and which log that is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    /// Made with the database: another log has another one, whatever its numbers.
+    pub log_id: String,
+    pub sequence: Sequence,
+}
+
+/// Appends an entry. It gets its number when the transaction is about to commit.
+pub(crate) fn append(write: &mut Write, entry: Pending) {
+    write.pending.push(entry);
+}
+
+/// Writes entries down. Updating the head row takes their numbers and keeps it locked until the
 /// transaction ends, so numbers are given in the order of commits and none is ever skipped.
-pub(crate) async fn append(
-    write: &mut Write,
-    issuer: &str,
-    target: Target,
-    bar: Bar,
-    forget_at: Option<UnixSeconds>,
-    now: UnixSeconds,
-) -> Result<(), StoreError> {
-    let sequence: i64 = sqlx::query_scalar(
-        "UPDATE revocation_head SET sequence = sequence + 1 WHERE id = 1 RETURNING sequence",
-    )
-    .fetch_one(write.connection())
-    .await?;
-    let (target_kind, target_id) = wire::target_words(&target);
-    let (bar_kind, bar_value) = wire::bar_words(bar);
-    sqlx::query(
+pub(super) async fn write(
+    connection: &mut Connection,
+    entries: Vec<Pending>,
+) -> Result<Vec<News>, StoreError> {
+    if entries.is_empty() {
+        return Ok(Vec::new());
+    }
+    if let Some(statement) = connection.dialect().commit_without_time_limit() {
+        query(statement).execute(connection).await?;
+    }
+    let taken = i64::try_from(entries.len()).map_err(|_| StoreError::Corrupt("number of entries"))?;
+    let head: i64 =
+        query("UPDATE revocation_head SET sequence = sequence + $1 WHERE id = 1 RETURNING sequence")
+            .bind(taken)
+            .scalar(connection)
+            .await?;
+    let mut news = Vec::with_capacity(entries.len());
+    for (sequence, entry) in (head - taken + 1..).zip(entries) {
+        insert(connection, sequence, &entry).await?;
+        news.push(News::Revocation(RevocationEntry {
+            sequence: number(sequence)?,
+            issuer: entry.issuer,
+            target: entry.target,
+            bar: entry.bar,
+            forget_at: entry.forget_at,
+        }));
+    }
+    Ok(news)
+}
+
+async fn insert(connection: &mut Connection, sequence: i64, entry: &Pending) -> Result<(), StoreError> {
+    let (target_kind, target_id) = wire::target_words(&entry.target);
+    let (bar_kind, bar_value) = wire::bar_words(entry.bar);
+    query(
         "INSERT INTO revocations (sequence, issuer, target_kind, target_id, bar_kind, bar_value, forget_at, created_at)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
     )
     .bind(sequence)
-    .bind(issuer)
+    .bind(&entry.issuer)
     .bind(target_kind)
     .bind(target_id)
     .bind(bar_kind)
     .bind(bar_value)
-    .bind(forget_at.map(|instant| instant.0))
-    .bind(now.0)
-    .execute(write.connection())
+    .bind(entry.forget_at.map(|instant| instant.0))
+    .bind(entry.created_at.0)
+    .execute(connection)
     .await?;
-    let sequence = Sequence(u64::try_from(sequence).map_err(|_| StoreError::Corrupt("sequence"))?);
-    write.news.push(News::Revocation(RevocationEntry {
-        sequence,
-        issuer: issuer.to_owned(),
-        target,
-        bar,
-        forget_at,
-    }));
     Ok(())
 }
 
 /// The log's head.
-pub(crate) async fn head(connection: &mut Connection) -> Result<Sequence, StoreError> {
-    let head: i64 = sqlx::query_scalar("SELECT sequence FROM revocation_head WHERE id = 1")
+pub(crate) async fn head(connection: &mut Connection) -> Result<Head, StoreError> {
+    let row = query("SELECT log_id, sequence FROM revocation_head WHERE id = 1")
         .fetch_one(connection)
         .await?;
-    Ok(Sequence(
-        u64::try_from(head).map_err(|_| StoreError::Corrupt("sequence"))?,
-    ))
+    Ok(Head {
+        log_id: row.get("log_id")?,
+        sequence: number(row.get("sequence")?)?,
+    })
 }
 
 /// The next entries after `sequence`, in order, at most `limit`.
@@ -64,7 +97,7 @@ pub(crate) async fn after(
     sequence: Sequence,
     limit: u32,
 ) -> Result<Vec<News>, StoreError> {
-    sqlx::query(
+    query(
         "SELECT sequence, issuer, target_kind, target_id, bar_kind, bar_value, forget_at FROM revocations
          WHERE sequence > $1 ORDER BY sequence LIMIT $2",
     )
@@ -84,7 +117,7 @@ pub(crate) async fn standing(
     limit: u32,
     now: UnixSeconds,
 ) -> Result<Vec<News>, StoreError> {
-    sqlx::query(
+    query(
         "SELECT sequence, issuer, target_kind, target_id, bar_kind, bar_value, forget_at FROM revocations
          WHERE sequence > $1 AND (forget_at IS NULL OR forget_at > $3) ORDER BY sequence LIMIT $2",
     )
@@ -98,12 +131,12 @@ pub(crate) async fn standing(
     .collect()
 }
 
-fn entry(row: SqliteRow) -> Result<News, StoreError> {
-    let kind: &str = row.try_get("target_kind")?;
-    let target = wire::target(kind, row.try_get("target_id")?)
-        .map_err(|_| StoreError::Corrupt("revocation target"))?;
-    let value: Option<i64> = row.try_get("bar_value")?;
-    let bar = match (row.try_get::<&str, _>("bar_kind")?, value) {
+fn entry(row: Row) -> Result<News, StoreError> {
+    let kind: String = row.get("target_kind")?;
+    let target =
+        wire::target(&kind, row.get("target_id")?).map_err(|_| StoreError::Corrupt("revocation target"))?;
+    let value: Option<i64> = row.get("bar_value")?;
+    let bar = match (row.get::<String>("bar_kind")?.as_str(), value) {
         ("always", _) => Bar::Always,
         ("epoch_below", Some(epoch)) => {
             Bar::EpochBelow(u32::try_from(epoch).map_err(|_| StoreError::Corrupt("epoch"))?)
@@ -111,12 +144,18 @@ fn entry(row: SqliteRow) -> Result<News, StoreError> {
         ("issued_at_or_before", Some(instant)) => Bar::IssuedAtOrBefore(UnixSeconds(instant)),
         _ => return Err(StoreError::Corrupt("revocation bar")),
     };
-    let sequence: i64 = row.try_get("sequence")?;
+    let sequence: i64 = row.get("sequence")?;
     Ok(News::Revocation(RevocationEntry {
-        sequence: Sequence(u64::try_from(sequence).map_err(|_| StoreError::Corrupt("sequence"))?),
-        issuer: row.try_get("issuer")?,
+        sequence: number(sequence)?,
+        issuer: row.get("issuer")?,
         target,
         bar,
-        forget_at: row.try_get::<Option<i64>, _>("forget_at")?.map(UnixSeconds),
+        forget_at: row.get::<Option<i64>>("forget_at")?.map(UnixSeconds),
     }))
+}
+
+fn number(sequence: i64) -> Result<Sequence, StoreError> {
+    u64::try_from(sequence)
+        .map(Sequence)
+        .map_err(|_| StoreError::Corrupt("sequence"))
 }

@@ -1,9 +1,8 @@
 //! Rows of sessions.
 
 use durward_contract::UnixSeconds;
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
 
+use super::statement::{Row, query};
 use super::{Connection, StoreError};
 
 /// A login and what grew from it.
@@ -38,7 +37,7 @@ const COLUMNS: &str = "id, user_id, client_id, client_address, user_agent, creat
 
 /// Inserts a session.
 pub(crate) async fn insert(connection: &mut Connection, session: &Session) -> Result<(), StoreError> {
-    sqlx::query(
+    query(
         "INSERT INTO sessions (id, user_id, client_id, client_address, user_agent, created_at, last_used_at,
          expires_at, access_expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
     )
@@ -58,7 +57,7 @@ pub(crate) async fn insert(connection: &mut Connection, session: &Session) -> Re
 
 /// The session of this id.
 pub(crate) async fn by_id(connection: &mut Connection, id: &str) -> Result<Option<Session>, StoreError> {
-    sqlx::query(sqlx::AssertSqlSafe(format!(
+    query(sqlx::AssertSqlSafe(format!(
         "SELECT {COLUMNS} FROM sessions WHERE id = $1"
     )))
     .bind(id)
@@ -74,7 +73,7 @@ pub(crate) async fn of_user(
     user_id: &str,
     limit: u32,
 ) -> Result<Vec<Session>, StoreError> {
-    sqlx::query(sqlx::AssertSqlSafe(format!(
+    query(sqlx::AssertSqlSafe(format!(
         "SELECT {COLUMNS} FROM sessions WHERE user_id = $1 ORDER BY created_at DESC, id LIMIT $2"
     )))
     .bind(user_id)
@@ -92,7 +91,7 @@ pub(crate) async fn live_of_user(
     user_id: &str,
     now: UnixSeconds,
 ) -> Result<Vec<Session>, StoreError> {
-    sqlx::query(sqlx::AssertSqlSafe(format!(
+    query(sqlx::AssertSqlSafe(format!(
         "SELECT {COLUMNS} FROM sessions WHERE user_id = $1 AND NOT revoked AND expires_at > $2
          ORDER BY last_used_at, created_at, id"
     )))
@@ -110,11 +109,10 @@ pub(crate) async fn latest_access_expiry(
     connection: &mut Connection,
     user_id: &str,
 ) -> Result<Option<UnixSeconds>, StoreError> {
-    let latest: Option<i64> =
-        sqlx::query_scalar("SELECT MAX(access_expires_at) FROM sessions WHERE user_id = $1")
-            .bind(user_id)
-            .fetch_one(connection)
-            .await?;
+    let latest: Option<i64> = query("SELECT MAX(access_expires_at) FROM sessions WHERE user_id = $1")
+        .bind(user_id)
+        .scalar(connection)
+        .await?;
     Ok(latest.map(UnixSeconds))
 }
 
@@ -125,7 +123,7 @@ pub(crate) async fn used(
     now: UnixSeconds,
     access_expires_at: UnixSeconds,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    query(
         "UPDATE sessions SET last_used_at = $2,
          access_expires_at = CASE WHEN access_expires_at > $3 THEN access_expires_at ELSE $3 END WHERE id = $1",
     )
@@ -144,16 +142,16 @@ pub(crate) async fn end(
     why: &str,
     now: UnixSeconds,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    query(
         "UPDATE sessions SET revoked = TRUE, blacklisted = TRUE, revoked_at = $2, revoked_why = $3
          WHERE id = $1 AND NOT revoked",
     )
     .bind(id)
     .bind(now.0)
     .bind(why)
-    .execute(&mut *connection)
+    .execute(connection)
     .await?;
-    sqlx::query("UPDATE refresh_tokens SET state = 'revoked' WHERE session_id = $1 AND state = 'valid'")
+    query("UPDATE refresh_tokens SET state = 'revoked' WHERE session_id = $1 AND state = 'valid'")
         .bind(id)
         .execute(connection)
         .await?;
@@ -167,14 +165,14 @@ pub(crate) async fn end_all(
     why: &str,
     now: UnixSeconds,
 ) -> Result<u64, StoreError> {
-    sqlx::query(
+    query(
         "UPDATE refresh_tokens SET state = 'revoked' WHERE state = 'valid'
          AND session_id IN (SELECT id FROM sessions WHERE user_id = $1 AND NOT revoked)",
     )
     .bind(user_id)
-    .execute(&mut *connection)
+    .execute(connection)
     .await?;
-    let ended = sqlx::query(
+    query(
         "UPDATE sessions SET revoked = TRUE, blacklisted = TRUE, revoked_at = $2, revoked_why = $3
          WHERE user_id = $1 AND NOT revoked",
     )
@@ -182,22 +180,21 @@ pub(crate) async fn end_all(
     .bind(now.0)
     .bind(why)
     .execute(connection)
-    .await?;
-    Ok(ended.rows_affected())
+    .await
 }
 
-fn session(row: SqliteRow) -> Result<Session, StoreError> {
+fn session(row: Row) -> Result<Session, StoreError> {
     Ok(Session {
-        id: row.try_get("id")?,
-        user_id: row.try_get("user_id")?,
-        client_id: row.try_get("client_id")?,
-        client_address: row.try_get("client_address")?,
-        user_agent: row.try_get("user_agent")?,
-        created_at: UnixSeconds(row.try_get("created_at")?),
-        last_used_at: UnixSeconds(row.try_get("last_used_at")?),
-        expires_at: UnixSeconds(row.try_get("expires_at")?),
-        access_expires_at: UnixSeconds(row.try_get("access_expires_at")?),
-        revoked: row.try_get("revoked")?,
-        blacklisted: row.try_get("blacklisted")?,
+        id: row.get("id")?,
+        user_id: row.get("user_id")?,
+        client_id: row.get("client_id")?,
+        client_address: row.get("client_address")?,
+        user_agent: row.get("user_agent")?,
+        created_at: UnixSeconds(row.get("created_at")?),
+        last_used_at: UnixSeconds(row.get("last_used_at")?),
+        expires_at: UnixSeconds(row.get("expires_at")?),
+        access_expires_at: UnixSeconds(row.get("access_expires_at")?),
+        revoked: row.get("revoked")?,
+        blacklisted: row.get("blacklisted")?,
     })
 }

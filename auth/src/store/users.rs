@@ -3,9 +3,8 @@
 use std::collections::BTreeSet;
 
 use durward_contract::UnixSeconds;
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
 
+use super::statement::{Row, query};
 use super::{Connection, StoreError};
 
 /// An account.
@@ -39,7 +38,7 @@ pub(crate) async fn insert(
     user: &User,
     hash: &PasswordHash,
 ) -> Result<bool, StoreError> {
-    let inserted = sqlx::query(
+    let inserted = query(
         "INSERT INTO users (id, username, password_hash, epoch, banned, created_at, password_changed_at)
          VALUES ($1, $2, $3, 0, FALSE, $4, $4) ON CONFLICT (username) DO NOTHING",
     )
@@ -47,9 +46,9 @@ pub(crate) async fn insert(
     .bind(&user.username)
     .bind(&hash.0)
     .bind(user.created_at.0)
-    .execute(&mut *connection)
+    .execute(connection)
     .await?;
-    if inserted.rows_affected() == 0 {
+    if inserted == 0 {
         return Ok(false);
     }
     for role in &user.roles {
@@ -60,13 +59,7 @@ pub(crate) async fn insert(
 
 /// The user of this id.
 pub(crate) async fn by_id(connection: &mut Connection, id: &str) -> Result<Option<User>, StoreError> {
-    let row = sqlx::query(sqlx::AssertSqlSafe(format!(
-        "SELECT {COLUMNS} FROM users WHERE id = $1"
-    )))
-    .bind(id)
-    .fetch_optional(&mut *connection)
-    .await?;
-    with_roles(connection, row).await
+    find(connection, "id", id, "").await
 }
 
 /// The user of this canonical name.
@@ -74,11 +67,36 @@ pub(crate) async fn by_username(
     connection: &mut Connection,
     username: &str,
 ) -> Result<Option<User>, StoreError> {
-    let row = sqlx::query(sqlx::AssertSqlSafe(format!(
-        "SELECT {COLUMNS} FROM users WHERE username = $1"
+    find(connection, "username", username, "").await
+}
+
+/// The user of this id, locked until the transaction ends. To be called before anything of the user
+/// is read that the transaction decides by.
+pub(crate) async fn lock(connection: &mut Connection, id: &str) -> Result<Option<User>, StoreError> {
+    let lock = connection.dialect().for_update();
+    find(connection, "id", id, lock).await
+}
+
+/// The same by the canonical name.
+pub(crate) async fn lock_by_username(
+    connection: &mut Connection,
+    username: &str,
+) -> Result<Option<User>, StoreError> {
+    let lock = connection.dialect().for_update();
+    find(connection, "username", username, lock).await
+}
+
+async fn find(
+    connection: &mut Connection,
+    column: &'static str,
+    value: &str,
+    lock: &'static str,
+) -> Result<Option<User>, StoreError> {
+    let row = query(sqlx::AssertSqlSafe(format!(
+        "SELECT {COLUMNS} FROM users WHERE {column} = $1{lock}"
     )))
-    .bind(username)
-    .fetch_optional(&mut *connection)
+    .bind(value)
+    .fetch_optional(connection)
     .await?;
     with_roles(connection, row).await
 }
@@ -88,12 +106,12 @@ pub(crate) async fn password_of(
     connection: &mut Connection,
     username: &str,
 ) -> Result<Option<(String, PasswordHash)>, StoreError> {
-    let row: Option<(String, String)> =
-        sqlx::query_as("SELECT id, password_hash FROM users WHERE username = $1")
-            .bind(username)
-            .fetch_optional(connection)
-            .await?;
-    Ok(row.map(|(id, hash)| (id, PasswordHash(hash))))
+    let row = query("SELECT id, password_hash FROM users WHERE username = $1")
+        .bind(username)
+        .fetch_optional(connection)
+        .await?;
+    row.map(|row| Ok((row.get("id")?, PasswordHash(row.get("password_hash")?))))
+        .transpose()
 }
 
 /// The password hash of the user of this id.
@@ -101,9 +119,9 @@ pub(crate) async fn password_by_id(
     connection: &mut Connection,
     id: &str,
 ) -> Result<Option<PasswordHash>, StoreError> {
-    let hash: Option<String> = sqlx::query_scalar("SELECT password_hash FROM users WHERE id = $1")
+    let hash: Option<String> = query("SELECT password_hash FROM users WHERE id = $1")
         .bind(id)
-        .fetch_optional(connection)
+        .scalar_optional(connection)
         .await?;
     Ok(hash.map(PasswordHash))
 }
@@ -114,7 +132,7 @@ pub(crate) async fn rehash(
     id: &str,
     hash: &PasswordHash,
 ) -> Result<(), StoreError> {
-    sqlx::query("UPDATE users SET password_hash = $2 WHERE id = $1")
+    query("UPDATE users SET password_hash = $2 WHERE id = $1")
         .bind(id)
         .bind(&hash.0)
         .execute(connection)
@@ -129,7 +147,7 @@ pub(crate) async fn set_password(
     hash: &PasswordHash,
     now: UnixSeconds,
 ) -> Result<(), StoreError> {
-    sqlx::query("UPDATE users SET password_hash = $2, password_changed_at = $3 WHERE id = $1")
+    query("UPDATE users SET password_hash = $2, password_changed_at = $3 WHERE id = $1")
         .bind(id)
         .bind(&hash.0)
         .bind(now.0)
@@ -144,12 +162,12 @@ pub(crate) async fn page(
     after: &str,
     limit: u32,
 ) -> Result<Vec<User>, StoreError> {
-    let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
+    let rows = query(sqlx::AssertSqlSafe(format!(
         "SELECT {COLUMNS} FROM users WHERE username > $1 ORDER BY username LIMIT $2"
     )))
     .bind(after)
     .bind(limit)
-    .fetch_all(&mut *connection)
+    .fetch_all(connection)
     .await?;
     let mut users = Vec::with_capacity(rows.len());
     for row in rows {
@@ -160,16 +178,16 @@ pub(crate) async fn page(
 
 /// Whether there is any user at all.
 pub(crate) async fn any(connection: &mut Connection) -> Result<bool, StoreError> {
-    Ok(sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM users)")
-        .fetch_one(connection)
-        .await?)
+    query("SELECT EXISTS (SELECT 1 FROM users)")
+        .scalar(connection)
+        .await
 }
 
 /// Raises the epoch and returns the new one.
 pub(crate) async fn raise_epoch(connection: &mut Connection, id: &str) -> Result<u32, StoreError> {
-    let epoch: i64 = sqlx::query_scalar("UPDATE users SET epoch = epoch + 1 WHERE id = $1 RETURNING epoch")
+    let epoch: i64 = query("UPDATE users SET epoch = epoch + 1 WHERE id = $1 RETURNING epoch")
         .bind(id)
-        .fetch_one(connection)
+        .scalar(connection)
         .await?;
     u32::try_from(epoch).map_err(|_| StoreError::Corrupt("epoch"))
 }
@@ -181,7 +199,7 @@ pub(crate) async fn ban(
     reason: Option<&str>,
     now: UnixSeconds,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    query(
         "UPDATE users SET banned_at = CASE WHEN banned THEN banned_at ELSE $3 END,
          ban_reason = COALESCE($2, CASE WHEN banned THEN ban_reason END), banned = TRUE WHERE id = $1",
     )
@@ -195,7 +213,7 @@ pub(crate) async fn ban(
 
 /// Lifts a ban. The epoch stays where it is.
 pub(crate) async fn unban(connection: &mut Connection, id: &str) -> Result<(), StoreError> {
-    sqlx::query("UPDATE users SET banned = FALSE, banned_at = NULL, ban_reason = NULL WHERE id = $1")
+    query("UPDATE users SET banned = FALSE, banned_at = NULL, ban_reason = NULL WHERE id = $1")
         .bind(id)
         .execute(connection)
         .await?;
@@ -204,7 +222,7 @@ pub(crate) async fn unban(connection: &mut Connection, id: &str) -> Result<(), S
 
 /// Gives a role.
 pub(crate) async fn add_role(connection: &mut Connection, id: &str, role: &str) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO user_roles (user_id, role) VALUES ($1, $2) ON CONFLICT DO NOTHING")
+    query("INSERT INTO user_roles (user_id, role) VALUES ($1, $2) ON CONFLICT DO NOTHING")
         .bind(id)
         .bind(role)
         .execute(connection)
@@ -214,7 +232,7 @@ pub(crate) async fn add_role(connection: &mut Connection, id: &str, role: &str) 
 
 /// Takes a role away.
 pub(crate) async fn remove_role(connection: &mut Connection, id: &str, role: &str) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM user_roles WHERE user_id = $1 AND role = $2")
+    query("DELETE FROM user_roles WHERE user_id = $1 AND role = $2")
         .bind(id)
         .bind(role)
         .execute(connection)
@@ -222,22 +240,22 @@ pub(crate) async fn remove_role(connection: &mut Connection, id: &str, role: &st
     Ok(())
 }
 
-async fn with_roles(connection: &mut Connection, row: Option<SqliteRow>) -> Result<Option<User>, StoreError> {
+async fn with_roles(connection: &mut Connection, row: Option<Row>) -> Result<Option<User>, StoreError> {
     let Some(row) = row else { return Ok(None) };
-    let id: String = row.try_get("id")?;
-    let roles: Vec<String> = sqlx::query_scalar("SELECT role FROM user_roles WHERE user_id = $1")
+    let id: String = row.get("id")?;
+    let roles = query("SELECT role FROM user_roles WHERE user_id = $1")
         .bind(&id)
         .fetch_all(connection)
         .await?;
-    let epoch: i64 = row.try_get("epoch")?;
+    let epoch: i64 = row.get("epoch")?;
     Ok(Some(User {
         id,
-        username: row.try_get("username")?,
+        username: row.get("username")?,
         epoch: u32::try_from(epoch).map_err(|_| StoreError::Corrupt("epoch"))?,
-        banned: row.try_get("banned")?,
-        banned_at: row.try_get::<Option<i64>, _>("banned_at")?.map(UnixSeconds),
-        ban_reason: row.try_get("ban_reason")?,
-        created_at: UnixSeconds(row.try_get("created_at")?),
-        roles: roles.into_iter().collect(),
+        banned: row.get("banned")?,
+        banned_at: row.get::<Option<i64>>("banned_at")?.map(UnixSeconds),
+        ban_reason: row.get("ban_reason")?,
+        created_at: UnixSeconds(row.get("created_at")?),
+        roles: roles.iter().map(|row| row.at(0)).collect::<Result<_, _>>()?,
     }))
 }

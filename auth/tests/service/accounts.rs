@@ -177,10 +177,8 @@ async fn hashes_are_made_anew_when_their_parameters_rise() {
         "{before:?}"
     );
     let plan = Plan {
-        folder: house.folder.clone(),
-        clock: house.clock.clone(),
         cost: durward_auth::PasswordCost::PRODUCTION,
-        ..Plan::default()
+        ..house.plan.again()
     };
     house.service.close().await;
     drop(house);

@@ -1,5 +1,6 @@
-//! The service as its clients see it: real SQLite, a real listener, and a follower that writes down
-//! what it is told. Time is moved, not waited for.
+//! The service as its clients see it: a real database, a real listener, and a follower that writes
+//! down what it is told. Time is moved, not waited for. All of it runs twice: on SQLite as this
+//! binary, on PostgreSQL as `service_on_postgres`.
 
 mod accounts;
 mod administration;
@@ -8,9 +9,11 @@ mod durability;
 mod input;
 mod keys;
 mod login;
+mod migrations;
 mod refresh;
+mod replicas;
 mod revocations;
 mod secrecy;
 mod serving;
 mod sessions;
-mod support;
+pub(crate) mod support;

@@ -9,7 +9,8 @@ use crate::support::{House, PASSWORD, Plan};
 
 #[tokio::test]
 async fn shutdown_lets_an_open_request_end_and_takes_no_new_one() {
-    let (service, _, _) = Plan::default().start().await.unwrap();
+    let plan = Plan::default();
+    let (service, _, _) = plan.start().await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();

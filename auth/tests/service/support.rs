@@ -12,16 +12,20 @@ use bytes::Bytes;
 use durward_auth::{AuthConfig, AuthService, Clock, Environment, NewUser, PasswordCost, Secret, StartError};
 use durward_config::{Diagnostics, Document};
 use durward_contract::{Follower, Loading, News, RevocationEntry, Sequence, Snapshot, UnixSeconds};
+use durward_testing::postgres::{self, Database};
 use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
+use sqlx::{Connection, PgConnection, SqliteConnection};
 use tokio::net::TcpListener;
 
 pub const ISSUER: &str = "http://issuer.test";
 pub const PASSWORD: &str = "kumquat-harvest";
+/// Whether this is the binary of the tests on PostgreSQL.
+pub const ON_POSTGRES: bool = matches!(env!("CARGO_CRATE_NAME").as_bytes(), b"service_on_postgres");
 const CHEAP: PasswordCost = PasswordCost {
     memory_kib: 64,
     iterations: 1,
@@ -52,6 +56,56 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Where the rows are: the binary `service` runs every test on SQLite, `service_on_postgres` the
+/// same tests on PostgreSQL.
+#[derive(Debug)]
+pub enum Store {
+    Sqlite,
+    Postgres(Database),
+}
+
+impl Store {
+    fn new() -> Self {
+        if ON_POSTGRES {
+            Self::Postgres(postgres::server().database())
+        } else {
+            Self::Sqlite
+        }
+    }
+
+    fn url(&self) -> String {
+        match self {
+            Self::Sqlite => "sqlite:auth.db".to_owned(),
+            Self::Postgres(database) => database.url(),
+        }
+    }
+}
+
+/// A connection of an operator's own.
+pub enum Outside {
+    Sqlite(SqliteConnection),
+    Postgres(PgConnection),
+}
+
+impl Outside {
+    pub async fn run(&mut self, sql: &'static str) {
+        match self {
+            Self::Sqlite(connection) => sqlx::raw_sql(sql).execute(connection).await.map(drop),
+            Self::Postgres(connection) => sqlx::raw_sql(sql).execute(connection).await.map(drop),
+        }
+        .unwrap();
+    }
+
+    /// The first column of every row.
+    pub async fn query(&mut self, sql: &'static str) -> Vec<String> {
+        match self {
+            Self::Sqlite(connection) => sqlx::query_scalar(sql).fetch_all(connection).await,
+            Self::Postgres(connection) => sqlx::query_scalar(sql).fetch_all(connection).await,
+        }
+        .unwrap()
     }
 }
 
@@ -152,6 +206,7 @@ pub fn revocations(news: &[News]) -> impl Iterator<Item = RevocationEntry> {
 /// What a house is built with.
 pub struct Plan {
     pub folder: Arc<Folder>,
+    pub store: Arc<Store>,
     pub clock: Arc<ManualClock>,
     pub extra: String,
     pub cost: PasswordCost,
@@ -162,6 +217,7 @@ impl Default for Plan {
     fn default() -> Self {
         Self {
             folder: Arc::new(Folder::new()),
+            store: Arc::new(Store::new()),
             clock: Arc::new(ManualClock::new()),
             extra: String::new(),
             cost: CHEAP,
@@ -178,9 +234,11 @@ impl Plan {
         }
     }
 
-    pub async fn start(&self) -> Result<(AuthService, Arc<Recorder>, prometheus::Registry), StartError> {
+    /// The configuration, compiled.
+    pub fn config(&self) -> AuthConfig {
         let text = format!(
-            "listen: 127.0.0.1:0\nissuer: {ISSUER}\naudience: example\ndatabase: sqlite:auth.db\nkeys: keys\n{}",
+            "listen: 127.0.0.1:0\nissuer: {ISSUER}\naudience: example\ndatabase: \"{}\"\nkeys: keys\n{}",
+            self.store.url(),
             self.extra
         );
         let document = Document::parse("test", &text).unwrap();
@@ -188,6 +246,11 @@ impl Plan {
         let config = AuthConfig::compile(document.root(), self.folder.path(), &mut diagnostics);
         let mut config = config.unwrap_or_else(|| panic!("{}", diagnostics.located_in(&document)));
         config.password_hash_parallelism = NonZeroUsize::new(self.parallelism).unwrap();
+        config
+    }
+
+    pub async fn start(&self) -> Result<(AuthService, Arc<Recorder>, prometheus::Registry), StartError> {
+        let config = self.config();
         let (recorder, registry) = (Arc::new(Recorder::default()), prometheus::Registry::new());
         let environment = Environment {
             clock: self.clock.clone(),
@@ -196,6 +259,18 @@ impl Plan {
         let followers: Vec<Arc<dyn Follower>> = vec![recorder.clone()];
         let service = AuthService::start_in(environment, config, followers, &registry).await?;
         Ok((service, recorder, registry))
+    }
+
+    /// The same folder, database and clock once more.
+    pub fn again(&self) -> Self {
+        Self {
+            folder: Arc::clone(&self.folder),
+            store: Arc::clone(&self.store),
+            clock: Arc::clone(&self.clock),
+            extra: self.extra.clone(),
+            cost: self.cost,
+            parallelism: self.parallelism,
+        }
     }
 
     pub async fn build(self) -> House {
@@ -228,7 +303,7 @@ pub struct House {
     pub base: String,
     client: Client<HttpConnector, Full<Bytes>>,
     server: tokio::task::JoinHandle<std::io::Result<()>>,
-    plan: Plan,
+    pub plan: Plan,
 }
 
 impl Drop for House {
@@ -251,13 +326,7 @@ impl House {
 
     /// The same folder and the same clock in a new process, so to speak.
     pub async fn restart(self) -> Self {
-        let plan = Plan {
-            folder: Arc::clone(&self.folder),
-            clock: Arc::clone(&self.clock),
-            extra: self.plan.extra.clone(),
-            cost: self.plan.cost,
-            parallelism: self.plan.parallelism,
-        };
+        let plan = self.plan.again();
         self.service.close().await;
         drop(self);
         plan.build().await
@@ -325,14 +394,40 @@ impl House {
         self.get("/auth/me").bearer(access).send().await
     }
 
-    /// Reads the database from outside, as an operator would.
+    /// A second replica on the same database, with the same keys.
+    pub async fn replica(&self) -> Self {
+        self.plan.again().build().await
+    }
+
+    /// Opens the database from outside, as an operator would.
+    pub async fn outside(&self) -> Outside {
+        match &*self.plan.store {
+            Store::Sqlite => {
+                let url = format!("sqlite:{}", self.folder.path().join("auth.db").display());
+                Outside::Sqlite(SqliteConnection::connect(&url).await.unwrap())
+            }
+            Store::Postgres(database) => {
+                Outside::Postgres(PgConnection::connect(&database.url()).await.unwrap())
+            }
+        }
+    }
+
+    /// Reads the database from outside.
     pub async fn query(&self, sql: &'static str) -> Vec<String> {
-        use sqlx::Connection;
-        let path = self.folder.path().join("auth.db");
-        let mut connection = sqlx::SqliteConnection::connect(&format!("sqlite:{}", path.display()))
-            .await
-            .unwrap();
-        sqlx::query_scalar(sql).fetch_all(&mut connection).await.unwrap()
+        self.outside().await.query(sql).await
+    }
+
+    /// Everything that the database holds at rest.
+    pub fn at_rest(&self) -> Vec<Vec<u8>> {
+        match &*self.plan.store {
+            Store::Sqlite => {
+                let entries = std::fs::read_dir(self.folder.path()).unwrap();
+                let files = entries.map(|entry| entry.unwrap().path());
+                let files = files.filter(|path| path.is_file());
+                files.map(|path| std::fs::read(path).unwrap()).collect()
+            }
+            Store::Postgres(database) => vec![database.dump().into_bytes()],
+        }
     }
 }
 

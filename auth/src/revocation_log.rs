@@ -171,7 +171,7 @@ impl RevocationLog {
             let page = revocations::standing(&mut read, last, PAGE, UnixSeconds(0)).await?;
             let Some(end) = page.last() else { break };
             last = end.sequence();
-            self.apply(&page, known.sequence);
+            self.apply(&page, last);
         }
         known.sequence = head.sequence;
         self.tell_head(head.sequence, Instant::now());

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use durward_auth::{AuthConfig, SigningAlgorithm};
 use durward_config::{Diagnostics, Document, Node, Place, Section};
 use durward_gateway::{GatewayConfig, GatewaySections};
+use durward_news::RedisTarget;
 use durward_policy::{Algorithm, DigestKey, OwnIssuer, Policy, PolicySections, canonical};
 use serde_json::Value;
 
@@ -35,6 +36,8 @@ pub struct Loaded {
     pub gateway: GatewayConfig,
     /// Its policy.
     pub policy: Policy,
+    /// The Redis that carries revocations, where the file names one.
+    pub redis: Option<RedisTarget>,
     /// The demo, where the file has one.
     pub demo: Option<DemoConfig>,
 }
@@ -71,9 +74,20 @@ pub fn load_or_fail(path: &Path, role: Role) -> Result<Loaded, Failure> {
     }
 }
 
-/// Reads a file for `durward auth`: its `auth` section and its control socket. What else stands in
-/// it is another process's.
-pub fn load_auth(path: &Path) -> Result<(PathBuf, AuthConfig), Failure> {
+/// What `durward auth` needs of a file.
+#[derive(Debug)]
+pub struct LoadedAuth {
+    /// Where the control socket is.
+    pub control: PathBuf,
+    /// The auth service.
+    pub auth: AuthConfig,
+    /// The Redis that its revocations go to, where the file names one.
+    pub redis: Option<RedisTarget>,
+}
+
+/// Reads a file for `durward auth`: its `auth` section, its control socket and where revocations go.
+/// What else stands in it is another process's.
+pub fn load_auth(path: &Path) -> Result<LoadedAuth, Failure> {
     let document = read(path)?.map_err(|diagnostics| Failure::No(diagnostics.to_string()))?;
     let mut diagnostics = Diagnostics::default();
     let base = folder_of(path);
@@ -83,7 +97,12 @@ pub fn load_auth(path: &Path) -> Result<(PathBuf, AuthConfig), Failure> {
         .and_then(|mut file| {
             let control = control_path(&mut file, base, &mut diagnostics);
             let node = file.required("auth", "write the auth service's section", &mut diagnostics)?;
-            Some((control, AuthConfig::compile(node, base, &mut diagnostics)?))
+            let redis = redis_target(file.optional("revocations"), base, &mut diagnostics);
+            Some(LoadedAuth {
+                control,
+                auth: AuthConfig::compile(node, base, &mut diagnostics)?,
+                redis,
+            })
         });
     match loaded {
         Some(loaded) if !diagnostics.has_errors() => Ok(loaded),
@@ -151,6 +170,7 @@ fn compile(document: &Document, base: &Path, role: Role, diagnostics: &mut Diagn
         policy_sections.refuse_shadowed_identity(gateway, diagnostics);
     }
     let auth_in_process = role == Role::Whole && own_issuer.is_some();
+    let redis = redis_target(policy_sections.revocations, base, diagnostics);
     let policy = policy_sections.compile(root, upstreams, own_issuer, auth_in_process, diagnostics);
 
     let auth = match auth {
@@ -162,11 +182,27 @@ fn compile(document: &Document, base: &Path, role: Role, diagnostics: &mut Diagn
         auth,
         gateway: gateway?,
         policy: policy?,
+        redis,
         demo: match demo {
             Some(demo) => Some(demo?),
             None => None,
         },
     })
+}
+
+/// The Redis of `revocations`, where that names one. What else stands there is the policy's to judge.
+fn redis_target(
+    revocations: Option<&Node>,
+    base: &Path,
+    diagnostics: &mut Diagnostics,
+) -> Option<RedisTarget> {
+    let mut section = revocations?.section("revocations", &mut Diagnostics::default())?;
+    let store = section.optional("store")?;
+    let named = store.text("store", &mut Diagnostics::default())?;
+    if !RedisTarget::is_meant_by(named) {
+        return None;
+    }
+    RedisTarget::compile(store, section.optional("redis"), base, diagnostics)
 }
 
 /// The keys of the file that the policy is made of.

@@ -11,6 +11,8 @@ mod control;
 mod demo;
 mod exit;
 mod loopback;
+mod news;
+mod news_metrics;
 mod running;
 mod shutdown;
 
@@ -36,7 +38,7 @@ fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Up(file) => serve(commands::up::run(file)),
         Command::Gateway(file) => serve(commands::gateway::run(file)),
-        Command::Auth(file) => serve(commands::up::auth_alone(file)),
+        Command::Auth(file) => serve(commands::auth::run(file)),
         Command::Demo(DemoCommand::Api { listen }) => serve(demo::api_alone(listen)),
         Command::Demo(DemoCommand::Images { listen, folder }) => serve(demo::images_alone(listen, folder)),
         Command::Check(arguments) => commands::check::run(&arguments),

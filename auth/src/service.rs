@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
-use durward_contract::{Follower, Sequence, UnixSeconds};
+use durward_contract::{Follower, News, Sequence, UnixSeconds};
 use parking_lot::Mutex;
 use prometheus::Registry;
 use tokio::net::TcpListener;
@@ -215,6 +215,32 @@ impl AuthService {
     /// The log's head as this process has committed or heard of it, now and from now on.
     pub fn log_heads(&self) -> watch::Receiver<Sequence> {
         self.inner.log.heads()
+    }
+
+    /// The log's id and its head, as SQL has them now.
+    pub async fn log_head(&self) -> Result<(String, Sequence), Problem> {
+        let mut read = self.inner.store.log_snapshot().await?;
+        let head = store::revocations::head(&mut read).await?;
+        Ok((head.log_id, head.sequence))
+    }
+
+    /// The next entries of the log after `sequence`, in order, at most `limit`.
+    pub async fn log_after(&self, sequence: Sequence, limit: u32) -> Result<Vec<News>, Problem> {
+        let mut read = self.inner.store.log_snapshot().await?;
+        Ok(store::revocations::after(&mut read, sequence, limit).await?)
+    }
+
+    /// The same without those that may be forgotten.
+    pub async fn log_standing(&self, after: Sequence, limit: u32) -> Result<Vec<News>, Problem> {
+        let mut read = self.inner.store.log_snapshot().await?;
+        let now = self.earliest_now();
+        Ok(store::revocations::standing(&mut read, after, limit, now).await?)
+    }
+
+    /// The earlier of what the wall clock says and what has really passed since the start: by it
+    /// nothing is forgotten too early.
+    pub fn earliest_now(&self) -> UnixSeconds {
+        self.inner.started.earliest_now(&*self.inner.clock)
     }
 
     /// Waits until every gateway has applied what is in the log now, for at most `within`.

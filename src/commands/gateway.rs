@@ -1,15 +1,18 @@
-//! `durward gateway`: the gateway alone, for foreign issuers.
+//! `durward gateway`: the gateway alone, for foreign issuers, or for an auth service elsewhere whose
+//! revocations come through Redis.
 
 use std::sync::Arc;
 
 use durward_gateway::{Gateway, GatewayRevocations};
+use prometheus::Registry;
 
+use super::up::gateway_revocations;
 use crate::cli::ConfigFile;
 use crate::configuration::{self, Loaded, Role};
 use crate::control::{self, server::ControlSocket};
 use crate::exit::Failure;
-use crate::running;
 use crate::shutdown::Shutdown;
+use crate::{news, running};
 
 /// Runs until a signal.
 pub async fn run(file: ConfigFile) -> Result<(), Failure> {
@@ -17,11 +20,20 @@ pub async fn run(file: ConfigFile) -> Result<(), Failure> {
         control,
         gateway,
         policy,
+        redis,
         ..
     } = configuration::load_or_fail(&file.config, Role::GatewayAlone)?;
     let (shutdown, _trigger) = Shutdown::on_signals().map_err(Failure::failed)?;
-    let gateway =
-        Gateway::new(gateway, Arc::new(policy), None, GatewayRevocations::None).map_err(Failure::failed)?;
+    let revocations = gateway_revocations(&policy);
+    let registry = Registry::new();
+    let following = match (&redis, &revocations) {
+        (Some(redis), GatewayRevocations::Mirror(feed)) => {
+            Some(news::follow(redis, feed, &gateway, &registry)?)
+        }
+        _ => None,
+    };
+    let gateway = Gateway::new(gateway, Arc::new(policy), None, revocations).map_err(Failure::failed)?;
+    gateway.show_metrics_of(registry);
     let gateway = Arc::new(gateway);
 
     let socket = ControlSocket::bind(&control).map_err(|error| running::control_failure(&control, &error))?;
@@ -31,6 +43,9 @@ pub async fn run(file: ConfigFile) -> Result<(), Failure> {
         super::say(format_args!("gateway on http://{address}"));
     }
     running::gateway_until(gateway, shutdown).await?;
+    if let Some(following) = following {
+        following.stop().await;
+    }
     let _ = control.await;
     Ok(())
 }

@@ -1,5 +1,4 @@
-//! `durward up`: auth service, gateway and demo backends in one process; `durward auth`: the first
-//! of them alone.
+//! `durward up`: auth service, gateway and demo backends in one process.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,6 +6,7 @@ use std::sync::Arc;
 use durward_auth::{AuthConfig, AuthService, NewUser, Secret};
 use durward_contract::Follower;
 use durward_gateway::{Gateway, GatewayConfig, GatewayRevocations, MirrorLimits, RevocationFeed};
+use durward_news::{FollowerTask, RedisTarget};
 use durward_policy::{Policy, RevocationsMode};
 use durward_upstreams::ImageFolder;
 use prometheus::Registry;
@@ -17,6 +17,7 @@ use crate::control::{self, server::ControlSocket};
 use crate::demo::{self, DemoConfig, DemoUser};
 use crate::exit::Failure;
 use crate::loopback::first_exposed;
+use crate::news::{self, InProcess, Publishing};
 use crate::shutdown::Shutdown;
 use crate::{banner, running};
 
@@ -30,6 +31,7 @@ pub async fn run(file: ConfigFile) -> Result<(), Failure> {
         auth,
         gateway,
         policy,
+        redis,
         demo,
     } = configuration::load_or_fail(&file.config, Role::Whole)?;
     let auth = auth.ok_or_else(|| {
@@ -46,9 +48,10 @@ pub async fn run(file: ConfigFile) -> Result<(), Failure> {
     let revocations = gateway_revocations(&policy);
     let registry = Registry::new();
     let auth_listener = demo::listen(auth.listen).await?;
-    let service = AuthService::start(auth, followers(&revocations), &registry)
+    let service = AuthService::start(auth, followers(&revocations, redis.as_ref()), &registry)
         .await
         .map_err(Failure::failed)?;
+    let road = Road::open(redis.as_ref(), &revocations, &service, &gateway, &registry)?;
     let gateway =
         Gateway::new(gateway, policy, Some(service.jwks()), revocations).map_err(Failure::failed)?;
     gateway.show_metrics_of(registry);
@@ -84,32 +87,13 @@ pub async fn run(file: ConfigFile) -> Result<(), Failure> {
     let _ = stop.send(true);
     let _ = auth_server.await;
     let _ = control_server.await;
+    road.close().await;
     service.close().await;
     Ok(())
 }
 
-/// Runs the auth service alone until a signal.
-pub async fn auth_alone(file: ConfigFile) -> Result<(), Failure> {
-    let (control, auth) = configuration::load_auth(&file.config)?;
-    let (shutdown, _trigger) = Shutdown::on_signals().map_err(Failure::failed)?;
-    let socket = ControlSocket::bind(&control).map_err(|error| running::control_failure(&control, &error))?;
-    let listener = demo::listen(auth.listen).await?;
-    let address = auth.listen;
-    let service = AuthService::start(auth, Vec::new(), &Registry::new())
-        .await
-        .map_err(Failure::failed)?;
-    let control = tokio::spawn(socket.serve(service.control_router(), shutdown.clone()));
-    super::say(format_args!("auth service on http://{address}"));
-    service
-        .serve(listener, shutdown.requested())
-        .await
-        .map_err(Failure::failed)?;
-    let _ = control.await;
-    service.close().await;
-    Ok(())
-}
-
-fn gateway_revocations(policy: &Policy) -> GatewayRevocations {
+/// An empty mirror, where the policy asks one.
+pub fn gateway_revocations(policy: &Policy) -> GatewayRevocations {
     match policy.revocations() {
         RevocationsMode::None => GatewayRevocations::None,
         RevocationsMode::Embedded | RevocationsMode::Redis => {
@@ -118,10 +102,51 @@ fn gateway_revocations(policy: &Policy) -> GatewayRevocations {
     }
 }
 
-fn followers(revocations: &GatewayRevocations) -> Vec<Arc<dyn Follower>> {
+/// Who hears of the log directly: with Redis the gateway hears from there, as all the others do.
+fn followers(revocations: &GatewayRevocations, redis: Option<&RedisTarget>) -> Vec<Arc<dyn Follower>> {
     match revocations {
-        GatewayRevocations::None => Vec::new(),
-        GatewayRevocations::Mirror(feed) => vec![Arc::clone(feed) as Arc<dyn Follower>],
+        GatewayRevocations::Mirror(feed) if redis.is_none() => {
+            vec![Arc::clone(feed) as Arc<dyn Follower>]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The road through Redis, where there is one.
+#[derive(Default)]
+struct Road {
+    publishing: Option<Publishing>,
+    following: Option<Arc<FollowerTask>>,
+}
+
+impl Road {
+    fn open(
+        redis: Option<&RedisTarget>,
+        revocations: &GatewayRevocations,
+        service: &AuthService,
+        config: &GatewayConfig,
+        registry: &Registry,
+    ) -> Result<Self, Failure> {
+        let GatewayRevocations::Mirror(feed) = revocations else {
+            return Ok(Self::default());
+        };
+        let Some(redis) = redis else {
+            service.follow_with(Arc::new(InProcess::new(feed, config)));
+            return Ok(Self::default());
+        };
+        Ok(Self {
+            publishing: Some(news::publish(redis, service, registry)?),
+            following: Some(news::follow(redis, feed, config, registry)?),
+        })
+    }
+
+    async fn close(self) {
+        if let Some(following) = self.following {
+            following.stop().await;
+        }
+        if let Some(publishing) = self.publishing {
+            publishing.stop().await;
+        }
     }
 }
 

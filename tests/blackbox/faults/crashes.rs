@@ -21,7 +21,7 @@ pub fn die_between_commit_and_publication(rounds: usize) -> usize {
         stage.publishing.set(Fault::None);
         stage.auth.start_again();
         eventually("the ban is published after the restart", || {
-            let answer = stage.gateway.ask(&account.get("/api/x"));
+            let answer = account.get("/api/x").send_if_answered(stage.gateway.edge)?;
             (answer.reason() == "revoked").then_some(())
         });
         eventually("who may pass passes", || {

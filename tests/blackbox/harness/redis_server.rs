@@ -65,7 +65,7 @@ impl RedisServer {
     fn try_cli(&self, arguments: &[&str]) -> Option<String> {
         let port = self.address.port().to_string();
         let output = Command::new("redis-cli")
-            .args(["-p", &port, "-t", "2"])
+            .args(["-p", &port])
             .args(arguments)
             .output()
             .unwrap();

@@ -23,9 +23,12 @@ pub enum Command {
     /// Run the gateway alone, for foreign issuers
     #[command(after_help = "Example: durward gateway --config edge.yaml")]
     Gateway(ConfigFile),
-    /// Run the auth service alone
-    #[command(after_help = "Example: durward auth --config auth.yaml")]
-    Auth(ConfigFile),
+    /// Run the auth service alone, or bring its database up to date
+    #[command(
+        args_conflicts_with_subcommands = true,
+        after_help = "Examples:\n  durward auth --config auth.yaml\n  durward auth migrate --config auth.yaml"
+    )]
+    Auth(AuthArguments),
     /// Run one demo backend alone
     #[command(subcommand)]
     Demo(DemoCommand),
@@ -74,6 +77,37 @@ pub struct ConfigFile {
     /// The configuration file
     #[arg(long, default_value = "config.yaml", value_name = "FILE")]
     pub config: PathBuf,
+}
+
+/// Arguments of `auth`.
+#[derive(Debug, Args)]
+pub struct AuthArguments {
+    #[command(flatten)]
+    pub file: ConfigFile,
+    /// What to do instead of serving
+    #[command(subcommand)]
+    pub command: Option<AuthCommand>,
+}
+
+/// `auth …`
+#[derive(Debug, Subcommand)]
+pub enum AuthCommand {
+    /// Bring the database up to date, say what that took, and end
+    #[command(
+        after_help = "Examples:\n  durward auth migrate --config auth.yaml\n  durward auth migrate --check\n\
+                      With --check, exit code 0 means up to date, 1 that something is pending. A start of the \
+                      service migrates as well; of several that start together, one does it."
+    )]
+    Migrate {
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Change nothing; say what is pending
+        #[arg(long)]
+        check: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// How a command that asks the running service speaks.

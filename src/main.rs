@@ -21,7 +21,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use cli::{Command, CommandLine, DemoCommand, TokenCommand};
+use cli::{AuthArguments, AuthCommand, Command, CommandLine, DemoCommand, TokenCommand};
 use exit::Failure;
 
 fn main() -> ExitCode {
@@ -38,7 +38,11 @@ fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Up(file) => serve(commands::up::run(file)),
         Command::Gateway(file) => serve(commands::gateway::run(file)),
-        Command::Auth(file) => serve(commands::auth::run(file)),
+        Command::Auth(AuthArguments { file, command: None }) => serve(commands::auth::run(file)),
+        Command::Auth(AuthArguments {
+            command: Some(AuthCommand::Migrate { file, check, json }),
+            ..
+        }) => ask(commands::migrate::run(file, check, json)),
         Command::Demo(DemoCommand::Api { listen }) => serve(demo::api_alone(listen)),
         Command::Demo(DemoCommand::Images { listen, folder }) => serve(demo::images_alone(listen, folder)),
         Command::Check(arguments) => commands::check::run(&arguments),

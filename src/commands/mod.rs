@@ -4,6 +4,7 @@ pub mod auth;
 pub mod check;
 pub mod explain;
 pub mod gateway;
+pub mod migrate;
 pub mod reach;
 pub mod sessions;
 pub mod token;

@@ -191,7 +191,7 @@ fn what_is_not_built_is_an_error_and_never_ignored() {
         (
             "sqlite:data/auth.db",
             "postgres://user:hunter2@db/auth",
-            "not supported by this version",
+            "must not hold a password",
         ),
         (
             "listen: \"@edge\"",

@@ -16,6 +16,7 @@ mod leaks;
 mod metrics;
 mod pasted;
 mod paths;
+mod postgres;
 mod real_backends;
 mod requests;
 mod session;

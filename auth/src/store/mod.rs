@@ -56,7 +56,7 @@ pub(crate) enum StoreError {
     #[error("the database does not answer")]
     Silent,
     /// A transaction cannot be committed, because a part of it was not done.
-    #[error("a statement of the transaction had failed")]
+    #[error("a part of the transaction was not done")]
     Aborted,
     /// A row holds what no version of this program wrote.
     #[error("the database holds an unknown {0}")]
@@ -228,7 +228,9 @@ impl Write {
 
     /// Commits where nothing was revoked. What revokes is committed by the revocation log.
     pub async fn commit_without_news(self) -> Result<(), StoreError> {
-        debug_assert!(self.pending.is_empty(), "news goes through the revocation log");
+        if !self.pending.is_empty() {
+            return Err(StoreError::Aborted);
+        }
         self.connection.commit().await
     }
 

@@ -38,7 +38,7 @@ pub(super) async fn pools(config: &PostgresConfig) -> Result<[PgPool; 3], OpenEr
             .max_lifetime(MAX_LIFETIME)
             // A server that was restarted costs nobody a refused request.
             .test_before_acquire(true)
-            .after_connect(|connection, _| Box::pin(durable_commits(connection)))
+            .after_connect(|connection, _| Box::pin(check_session(connection)))
     };
     let writers = pool(WRITERS).connect_with(options.clone()).await?;
     warn_of_lost_commits(&mut *writers.acquire().await?).await?;
@@ -74,16 +74,23 @@ pub(super) async fn check_version(connection: &mut PgConnection) -> Result<(), O
     Ok(())
 }
 
+/// Makes a new connection one that can be relied on.
+///
 /// An acknowledged ban survives a power cut only if its commit reached the disk, whatever the
-/// server's default is. What waits for a standby too (`remote_apply`) is left as it is.
-async fn durable_commits(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    let setting: String = sqlx::query_scalar(
-        "SELECT set_config('synchronous_commit', CASE WHEN s IN ('off', 'local') THEN 'on' ELSE s END, FALSE)
+/// server's default is. What waits for a standby too (`remote_apply`) is left as it is. A standby
+/// itself is refused: its log is an older one, and would be taken for news.
+async fn check_session(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let (is_standby, commits): (bool, String) = sqlx::query_as(
+        "SELECT pg_is_in_recovery(),
+         set_config('synchronous_commit', CASE WHEN s IN ('off', 'local') THEN 'on' ELSE s END, FALSE)
          FROM current_setting('synchronous_commit') AS s",
     )
     .fetch_one(connection)
     .await?;
-    match setting.as_str() {
+    if is_standby {
+        return Err(sqlx::Error::Protocol("the server is a standby".to_owned()));
+    }
+    match commits.as_str() {
         "off" | "local" => Err(sqlx::Error::Protocol(
             "synchronous_commit cannot be switched on".to_owned(),
         )),

@@ -133,6 +133,11 @@ async fn the_operator_does_by_name_what_admins_do_by_id() {
         let (status, problem) = control.call(Method::PUT, path, json!({})).await;
         assert_eq!((status, &problem["reason"]), (404, &json!("no_such_user")));
     }
+    for id in ["%00", "s_%00", "s_unknown"] {
+        let path = format!("/users/alice/sessions/{id}");
+        let (status, problem) = control.call(Method::DELETE, &path, Value::Null).await;
+        assert_eq!((status, &problem["reason"]), (404, &json!("no_such_session")));
+    }
     let (status, problem) = control
         .call(Method::GET, "/users/%ff/sessions", Value::Null)
         .await;

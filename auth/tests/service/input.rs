@@ -191,3 +191,17 @@ async fn a_password_that_is_too_long_is_refused_before_any_work() {
     let answer = house.try_login("alice", &"p".repeat(1 << 20)).await;
     answer.refused(413, "body_too_large");
 }
+
+/// PostgreSQL has no text with a NUL in it; who sends one gets the same answer from both databases.
+#[tokio::test]
+async fn a_nul_is_in_nobodys_name() {
+    let house = House::new().await;
+    house.user("root", &["admin"]).await;
+    let admin = house.login("root").await;
+    for path in ["/auth/sessions/%00", "/auth/sessions/s_a%00"] {
+        let answer = house.delete(path).bearer(&admin.access).send().await;
+        answer.refused(400, "bad_target");
+    }
+    let page = house.get("/auth/admin/users?after=a%00z").bearer(&admin.access);
+    assert_eq!(page.send().await.ok()["users"][0]["username"], "root");
+}

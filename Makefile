@@ -42,5 +42,6 @@ tools:
 	@scripts/need.sh cc:gcc cmake:cmake
 
 test-tools: tools
-	@scripts/need.sh nginx:nginx-light python3:python3 curl:curl redis-server:redis-server redis-sentinel:redis-sentinel
+	@scripts/need.sh nginx:nginx-light python3:python3 curl:curl postgres:postgresql \
+		redis-server:redis-server redis-sentinel:redis-sentinel redis-cli:redis-tools faketime:faketime
 	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || rustup component add rustfmt clippy

@@ -4,6 +4,10 @@
 set -eu
 
 PATH="$PATH:/usr/sbin:/sbin"
+# Debian keeps PostgreSQL's server, a folder for each version, where no PATH leads.
+for folder in /usr/lib/postgresql/*/bin; do
+    PATH="$PATH:$folder"
+done
 missing=""
 for pair in "$@"; do
     command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair##*:}"

@@ -235,4 +235,67 @@ mod tests {
         }
         std::fs::remove_dir_all(folder).unwrap();
     }
+    /// A way to the server that can fall silent: what goes through it then neither arrives nor
+    /// fails, as on a network that lost its other end.
+    struct Line {
+        folder: std::path::PathBuf,
+        silent_before: tokio::sync::watch::Sender<u64>,
+    }
+
+    impl Line {
+        fn to(database: &Database) -> (Self, String) {
+            let folder = std::env::temp_dir().join(format!("durward-line-{}", crate::random::token_id()));
+            std::fs::create_dir_all(&folder).unwrap();
+            let listener = tokio::net::UnixListener::bind(folder.join(".s.PGSQL.5432")).unwrap();
+            let url = database.url();
+            let (start, server) = url.split_once("?host=").unwrap();
+            let (start, server) = (start.to_owned(), format!("{server}/.s.PGSQL.5432"));
+            let (silent_before, silence) = tokio::sync::watch::channel(0);
+            tokio::spawn(async move {
+                for number in 1.. {
+                    let (mut near, _) = listener.accept().await.unwrap();
+                    let (server, mut silence) = (server.clone(), silence.clone());
+                    tokio::spawn(async move {
+                        let mut far = tokio::net::UnixStream::connect(server).await.unwrap();
+                        let silent = async { silence.wait_for(|before| number <= *before).await.map(drop) };
+                        tokio::select! {
+                            _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                            _ = silent => std::future::pending().await,
+                        }
+                    });
+                }
+            });
+            let url = format!("{start}?host={}", folder.display());
+            (
+                Self {
+                    folder,
+                    silent_before,
+                },
+                url,
+            )
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_fell_silent_is_given_up_and_another_takes_its_place() {
+        let database = server().database();
+        let (line, url) = Line::to(&database);
+        let config = DatabaseConfig::Postgres(PostgresConfig {
+            url,
+            verify_by_default: false,
+            password: None,
+        });
+        let store = Store::open(&config).await.unwrap();
+        let mut open = store.log_snapshot().await.unwrap();
+        revocations::head(&mut open).await.unwrap();
+        // All that there are so far. New ones go through.
+        line.silent_before.send(100).unwrap();
+        let asked = timeout(A_WHILE, revocations::head(&mut open)).await;
+        assert!(asked.is_err(), "{asked:?}");
+        drop(open);
+        line.silent_before.send(0).unwrap();
+        // The pool has one place for the log's reader. It is free again.
+        timeout(Duration::from_secs(10), seen(&store)).await.unwrap();
+        std::fs::remove_dir_all(&line.folder).unwrap();
+    }
 }

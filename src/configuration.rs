@@ -171,7 +171,13 @@ fn compile(document: &Document, base: &Path, role: Role, diagnostics: &mut Diagn
     }
     let auth_in_process = role == Role::Whole && own_issuer.is_some();
     let redis = redis_target(policy_sections.revocations, base, diagnostics);
+    let services_named = policy_sections.service_headers.is_some();
     let policy = policy_sections.compile(root, upstreams, own_issuer, auth_in_process, diagnostics);
+    if let (Some(gateway), Some(policy), false) = (&gateway, &policy, services_named) {
+        // The header that services have where the file does not name one.
+        let names: Vec<_> = policy.service_headers().names().map(canonical).collect();
+        refuse_fixed(&names, gateway, diagnostics);
+    }
 
     let auth = match auth {
         Some(auth) if role == Role::Whole => Some(auth?),
@@ -209,6 +215,7 @@ fn redis_target(
 struct PolicyNodes<'a> {
     issuers: Option<&'a Node>,
     identity_headers: Option<&'a Node>,
+    service_headers: Option<&'a Node>,
     strip: Option<&'a Node>,
     routes: Option<&'a Node>,
     revocations: Option<&'a Node>,
@@ -219,6 +226,7 @@ impl<'a> PolicyNodes<'a> {
         Self {
             issuers: file.optional("issuers"),
             identity_headers: file.optional("identity_headers"),
+            service_headers: file.optional("service_headers"),
             strip: file.optional("strip"),
             routes: file.optional("routes"),
             revocations: file.optional("revocations"),
@@ -227,23 +235,16 @@ impl<'a> PolicyNodes<'a> {
 
     /// A fixed header is set after the identity: one of the same name would take its place.
     fn refuse_shadowed_identity(&self, gateway: &GatewayConfig, diagnostics: &mut Diagnostics) {
-        let names = self
-            .identity_headers
-            .map(|node| node.entries("identity_headers", &mut Diagnostics::default()));
-        let identity: Vec<String> = names
-            .flatten()
-            .into_iter()
-            .flatten()
-            .map(|entry| canonical(&entry.key))
-            .collect();
-        for upstream in &gateway.upstreams {
-            for fixed in &upstream.headers {
-                if identity.contains(&canonical(fixed.name.as_str())) {
-                    let message = format!("the fixed header `{}` is an identity header", fixed.name);
-                    diagnostics.error(upstream.place, message, "give the fixed header another name");
-                }
-            }
-        }
+        let sections = [
+            ("identity_headers", self.identity_headers),
+            ("service_headers", self.service_headers),
+        ];
+        let entries = sections.into_iter().filter_map(|(what, node)| {
+            // What is wrong with the sections is the policy's to report.
+            node?.entries(what, &mut Diagnostics::default())
+        });
+        let names: Vec<_> = entries.flatten().map(|entry| canonical(&entry.key)).collect();
+        refuse_fixed(&names, gateway, diagnostics);
     }
 
     fn compile(
@@ -264,6 +265,7 @@ impl<'a> PolicyNodes<'a> {
         let sections = PolicySections {
             issuers: self.issuers,
             identity_headers: self.identity_headers,
+            service_headers: self.service_headers,
             strip: self.strip,
             routes: self.routes,
             revocations: self.revocations,
@@ -273,6 +275,17 @@ impl<'a> PolicyNodes<'a> {
             file_place: root.place,
         };
         Policy::compile(sections, random_digest_key(), diagnostics)
+    }
+}
+
+fn refuse_fixed(names: &[String], gateway: &GatewayConfig, diagnostics: &mut Diagnostics) {
+    for upstream in &gateway.upstreams {
+        for fixed in &upstream.headers {
+            if names.contains(&canonical(fixed.name.as_str())) {
+                let message = format!("the fixed header `{}` is an identity header", fixed.name);
+                diagnostics.error(upstream.place, message, "give the fixed header another name");
+            }
+        }
     }
 }
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use axum::extract::FromRequestParts;
 use durward_config::{Diagnostics, Document, Place};
 use durward_policy::{
-    Algorithm, Credential, DigestKey, IssuerId, KeySet, Keys, OwnIssuer, Policy, PolicySections, RawRequest,
-    Reason, Rejection, RequestFacts, VerifiedToken, prove,
+    Algorithm, Credential, CredentialKinds, DigestKey, IssuerId, KeySet, Keys, OwnIssuer, Policy,
+    PolicySections, RawRequest, Reason, Rejection, RequestFacts, VerifiedToken, prove,
 };
 use http::request::Parts;
 
@@ -100,6 +100,7 @@ impl OwnTokens {
         let sections = PolicySections {
             issuers: section.optional("issuers"),
             identity_headers: None,
+            service_headers: None,
             strip: None,
             routes: section.optional("routes"),
             revocations: section.optional("revocations"),
@@ -171,7 +172,7 @@ impl Inner {
             version: parts.version,
             headers: &parts.headers,
         })?;
-        let Some(Credential::Bearer(token)) = Credential::find(&facts)? else {
+        let Some(Credential::Bearer(token)) = Credential::find(&facts, CredentialKinds::BEARER)? else {
             return Err(Rejection::new(Reason::NoCredential, "no credential").into());
         };
         let token = self.own_tokens.prove(token)?;

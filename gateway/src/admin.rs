@@ -138,6 +138,11 @@ fn revocation_families(shared: &Shared) -> Vec<MetricFamily> {
             whole(feed.entries() as u64),
         ),
         single_gauge(
+            "durward_api_key_grants",
+            "API keys that are accepted",
+            whole(feed.grants() as u64),
+        ),
+        single_gauge(
             "durward_revocation_staleness_seconds",
             "Age of the last revocation news",
             feed.staleness().as_secs_f64(),

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use durward_contract::UnixSeconds;
 use durward_policy::{
-    Decision, Phase, Policy, RawRequest, Reason, Refusal, Rejection, RequestFacts, Revocations, Standing,
-    Step, Trace, VerifiedToken, decide,
+    Decision, GrantStanding, GrantedKey, KeyDigest, Phase, Policy, Principal, RawRequest, Reason, Refusal,
+    Rejection, RequestFacts, Revocations, Standing, Step, Trace, VerifiedToken, decide,
 };
 use pingora::proxy::Session;
 
@@ -33,6 +33,14 @@ impl Known {
             Self::Mirror(feed) => feed.version(),
         }
     }
+
+    /// Whether anything is known against a principal that was permitted a moment ago.
+    fn bars(&self, principal: &Principal) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Mirror(feed) => feed.barred(principal).is_some(),
+        }
+    }
 }
 
 impl Revocations for Known {
@@ -40,6 +48,20 @@ impl Revocations for Known {
         match self {
             Self::Nothing => Standing::Live,
             Self::Mirror(feed) => feed.standing(token, now),
+        }
+    }
+
+    fn granted_key(&self, digest: &KeyDigest) -> GrantStanding {
+        match self {
+            Self::Nothing => GrantStanding::Unknown { stale_for: None },
+            Self::Mirror(feed) => feed.granted_key(digest),
+        }
+    }
+
+    fn key_standing(&self, key: &GrantedKey) -> Standing {
+        match self {
+            Self::Nothing => Standing::Unknown { stale_for: None },
+            Self::Mirror(feed) => feed.key_standing(key),
         }
     }
 }
@@ -67,7 +89,7 @@ pub(crate) fn admit(shared: &Shared, session: &Session, record: &mut RequestReco
     let now = clock::unix_seconds(record.wall);
     let version = shared.known.version();
     let result =
-        judge(shared, session, record, now, &mut timer).and_then(|()| enter(shared, record, now, version));
+        judge(shared, session, record, now, &mut timer).and_then(|()| enter(shared, record, version));
     record.decided_at = timer.finish();
     record.decision_took = record.decided_at - record.started;
     record.reason = result.as_ref().err().map(|rejection| rejection.reason);
@@ -131,19 +153,13 @@ fn differs(judged: &[u8], sent: &[u8]) -> Option<Vec<u8>> {
 /// Enters a permitted request among the open ones first, and then asks again where a revocation was
 /// applied since the decision began: either the decision saw it, or this does, or whoever applies
 /// it finds the request and ends it.
-fn enter(
-    shared: &Shared,
-    record: &mut RequestRecord,
-    now: UnixSeconds,
-    version: u64,
-) -> Result<(), Rejection> {
-    let Some(token) = record.permit.as_ref().and_then(|permit| permit.principal()) else {
+fn enter(shared: &Shared, record: &mut RequestRecord, version: u64) -> Result<(), Rejection> {
+    let Some(principal) = record.permit.as_ref().and_then(|permit| permit.principal()) else {
         return Ok(());
     };
-    let ends_at = shared.ends_at(token);
-    let registration = shared.streams.register(&record.handle, token, ends_at);
-    let revoked = shared.known.version() != version
-        && matches!(shared.known.standing(token, now), Standing::Revoked(_));
+    let ends_at = shared.ends_at(principal);
+    let registration = shared.streams.register(&record.handle, principal, ends_at);
+    let revoked = shared.known.version() != version && shared.known.bars(principal);
     record.registration = Some(registration);
     if revoked {
         return Err(Rejection::new(Reason::Revoked, "revoked while it was decided on"));
@@ -159,14 +175,19 @@ fn refuse(shared: &Shared, record: &mut RequestRecord, rejection: &Rejection) {
     }
 }
 
-/// When the times of a token no longer hold, leeway included: that is when its streams end.
-pub(crate) fn ends_at(policy: &Policy, token: &VerifiedToken) -> UnixSeconds {
-    let leeway = policy
-        .issuers()
-        .get(token.issuer())
-        .map(|issuer| issuer.leeway)
-        .unwrap_or_default();
-    token.expires_at().plus(leeway)
+/// When the times of a principal no longer hold, leeway included: that is when its streams end.
+pub(crate) fn ends_at(policy: &Policy, principal: &Principal) -> UnixSeconds {
+    match principal {
+        Principal::User(token) => {
+            let leeway = policy
+                .issuers()
+                .get(token.issuer())
+                .map(|issuer| issuer.leeway)
+                .unwrap_or_default();
+            token.expires_at().plus(leeway)
+        }
+        Principal::Service(key) => key.expires_at().unwrap_or(UnixSeconds(i64::MAX)),
+    }
 }
 
 /// So many requests of a thread have their phases timed, and then one of as many. The time of the

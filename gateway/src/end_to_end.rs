@@ -26,7 +26,7 @@ fn a_permitted_request_says_who_asks_and_nothing_that_was_not_proved() {
     let edge = Edge::start("");
     let spoofed = "X-User-Id: evil\r\nx_user_id: evil\r\nX.User.Roles: evil\r\nConnection: x-user-id, X-Api-Key\r\n\
                    X-Forwarded-For: 6.6.6.6\r\nX-Forwarded_Proto: evil\r\nForwarded: for=evil\r\nX-Real-IP: 6.6.6.6\r\n\
-                   X-Api-Key: evil\r\nx_api_key: evil\r\nX-Other: kept\r\n";
+                   X_Api_Key: evil\r\nx.api_key: evil\r\nX-Other: kept\r\n";
     let answer = edge.get("/api/a%2Fb/%20?q=%41&r", &edge.token("alice"), spoofed);
     assert_eq!((answer.status, answer.body.as_str()), (200, "ok"));
     let head = edge.backend.last();
@@ -47,6 +47,9 @@ fn a_permitted_request_says_who_asks_and_nothing_that_was_not_proved() {
     ] {
         assert_eq!(header(&head, name), Some(value), "{name} in {head}");
     }
+
+    let both = edge.get("/api/x", &edge.token("alice"), "X-Api-Key: evil\r\n");
+    assert_eq!(both.status, 400, "{}", both.body);
 
     let public =
         edge.send(b"GET /public/x HTTP/1.1\r\nHost: a\r\nX-User-Id: evil\r\nX-USER_ID: evil\r\n\r\n");

@@ -23,6 +23,8 @@ pub struct ExplainRequest {
     pub headers: Vec<(String, String)>,
     /// A bearer token.
     pub token: Option<String>,
+    /// An API key.
+    pub api_key: Option<String>,
     /// Claims to assume as proved, as a JSON object.
     pub claims: Option<String>,
     /// The time to decide as of; now if absent.
@@ -137,6 +139,10 @@ fn headers(request: &ExplainRequest, host: Option<String>) -> Result<HeaderMap, 
             .parse()
             .map_err(|_| "the token is not a header value")?;
         headers.append(header::AUTHORIZATION, value);
+    }
+    if let Some(key) = &request.api_key {
+        let value = key.parse().map_err(|_| "the API key is not a header value")?;
+        headers.append(HeaderName::from_static("x-api-key"), value);
     }
     Ok(headers)
 }

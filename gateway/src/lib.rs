@@ -32,6 +32,7 @@ mod decision;
 mod end_to_end;
 mod explain;
 mod gateway;
+mod grant_table;
 mod in_flight;
 mod issuer_keys;
 mod jwks_fetch;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::Waker;
 
 use durward_contract::UnixSeconds;
-use durward_policy::{Cause, VerifiedToken};
+use durward_policy::{Cause, Principal};
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use slab::Slab;
@@ -21,7 +21,7 @@ use crate::sharded::{Counters, Padded, SHARDS, shard};
 pub(crate) enum Cut {
     /// What it was permitted by was revoked.
     Revoked(Cause),
-    /// Its token's time has passed.
+    /// The time of its token or key has passed.
     Expired,
     /// Its header section did not arrive in time.
     HeaderTimeout,
@@ -101,7 +101,7 @@ impl RequestHandle {
 #[derive(Debug)]
 struct Live {
     handle: Arc<RequestHandle>,
-    token: Arc<VerifiedToken>,
+    principal: Principal,
     ends_at: UnixSeconds,
 }
 
@@ -136,18 +136,18 @@ impl Drop for Registration {
 }
 
 impl LiveStreams {
-    /// Enters a request that `token` permits until `ends_at`.
+    /// Enters a request that `principal` may make until `ends_at`.
     pub(crate) fn register(
         self: &Arc<Self>,
         handle: &Arc<RequestHandle>,
-        token: &Arc<VerifiedToken>,
+        principal: &Principal,
         ends_at: UnixSeconds,
     ) -> Registration {
         handle.bound.store(true, Ordering::Relaxed);
         let shard = shard();
         let live = Live {
             handle: Arc::clone(handle),
-            token: Arc::clone(token),
+            principal: principal.clone(),
             ends_at,
         };
         let key = self.shards[shard].0.lock().insert(live);
@@ -163,12 +163,12 @@ impl LiveStreams {
         self.shards.iter().map(|shard| shard.0.lock().len()).sum()
     }
 
-    /// Ends every request whose token `judge` condemns.
-    pub(crate) fn end_where(&self, judge: impl Fn(&VerifiedToken) -> Option<Cause>) {
-        self.end_each(|live| judge(&live.token).map(Cut::Revoked));
+    /// Ends every request whose principal `judge` condemns.
+    pub(crate) fn end_where(&self, judge: impl Fn(&Principal) -> Option<Cause>) {
+        self.end_each(|live| judge(&live.principal).map(Cut::Revoked));
     }
 
-    /// Ends every request whose token's time has passed at `now`.
+    /// Ends every request whose token's or key's time has passed at `now`.
     pub(crate) fn end_expired(&self, now: UnixSeconds) {
         self.end_each(|live| (live.ends_at <= now).then_some(Cut::Expired));
     }
@@ -211,7 +211,7 @@ mod tests {
     use std::task::Wake;
 
     use super::*;
-    use crate::testing::token;
+    use crate::testing::user;
 
     struct Woken(AtomicUsize);
 
@@ -224,18 +224,21 @@ mod tests {
     #[test]
     fn the_condemned_are_woken_once_and_the_others_stay() {
         let streams = Arc::new(LiveStreams::default());
-        let (alice, bob) = (token("alice"), token("bob"));
+        let (alice, bob) = (user("alice"), user("bob"));
         let handles: Vec<_> = (0..4).map(|_| Arc::new(RequestHandle::default())).collect();
         let woken = Arc::new(Woken(AtomicUsize::new(0)));
         let registrations: Vec<_> = handles
             .iter()
             .zip([&alice, &bob, &alice, &bob])
-            .map(|(handle, token)| streams.register(handle, token, UnixSeconds(100)))
+            .map(|(handle, user)| streams.register(handle, user, UnixSeconds(100)))
             .collect();
         handles[0].wake_on_cut(&Waker::from(Arc::clone(&woken)));
         assert_eq!(streams.len(), 4);
 
-        let is_alice = |token: &VerifiedToken| (token.subject() == "alice").then_some(Cause::User);
+        let is_alice = |principal: &Principal| {
+            let token = principal.user()?;
+            (token.subject() == "alice").then_some(Cause::User)
+        };
         streams.end_where(is_alice);
         streams.end_where(is_alice);
         let cuts: Vec<_> = handles.iter().map(|handle| handle.cut()).collect();
@@ -256,8 +259,8 @@ mod tests {
     fn the_expired_are_ended_and_only_they() {
         let streams = Arc::new(LiveStreams::default());
         let handles: Vec<_> = (0..2).map(|_| Arc::new(RequestHandle::default())).collect();
-        let _first = streams.register(&handles[0], &token("alice"), UnixSeconds(100));
-        let _second = streams.register(&handles[1], &token("alice"), UnixSeconds(101));
+        let _first = streams.register(&handles[0], &user("alice"), UnixSeconds(100));
+        let _second = streams.register(&handles[1], &user("alice"), UnixSeconds(101));
         streams.end_expired(UnixSeconds(99));
         assert_eq!(handles[0].cut(), None);
         streams.end_expired(UnixSeconds(100));

@@ -1,4 +1,5 @@
-//! The mirror: every revocation that matters, in memory, and how fresh that knowledge is.
+//! The mirror: every revocation and every grant that matters, in memory, and how fresh that
+//! knowledge is.
 //!
 //! Exact and bounded. What it knows always bites; what it does not know counts as "not revoked"
 //! only while its news is fresh and whole.
@@ -6,11 +7,14 @@
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use durward_contract::{Loading, News, RevocationEntry, Sequence, UnixSeconds};
-use durward_policy::{Cause, DigestKey, RevocationDigest, Standing, VerifiedToken};
+use durward_contract::{Grant, Loading, News, RevocationEntry, Sequence, UnixSeconds};
+use durward_policy::{
+    Cause, DigestKey, GrantStanding, GrantedKey, KeyDigest, RevocationDigest, Standing, VerifiedToken,
+};
 use parking_lot::Mutex;
 
 use crate::clock::Monotonic;
+use crate::grant_table::{Found, GrantTable, Grants, MAX_GRANTS};
 use crate::mirror_table::{MirrorTable, TableEntry};
 
 /// What the mirror's silence is worth.
@@ -44,6 +48,7 @@ struct Log {
 
 pub(crate) struct Mirror {
     table: MirrorTable,
+    grants: GrantTable,
     key: DigestKey,
     max_entries: usize,
     max_staleness: Duration,
@@ -58,6 +63,7 @@ impl Mirror {
     pub(crate) fn new(key: DigestKey, max_entries: usize, max_staleness: Duration, clock: Monotonic) -> Self {
         Self {
             table: MirrorTable::default(),
+            grants: GrantTable::default(),
             key,
             max_entries,
             max_staleness,
@@ -92,6 +98,35 @@ impl Mirror {
             .iter()
             .find(|(cause, digest)| self.table.bars(*cause, *digest, epoch, Some(issued_at)))
             .map(|(cause, _)| cause)
+    }
+
+    /// The API key of a digest. Freshness is read first here too.
+    pub(crate) fn granted_key(&self, digest: &KeyDigest) -> GrantStanding {
+        let silence = self.silence(Instant::now());
+        match (self.grants.get(digest), silence) {
+            (Found::Grant(key), _) => GrantStanding::Known(key),
+            (Found::NoRoom, _) => GrantStanding::Unknown { stale_for: None },
+            (Found::Nothing, Standing::Unknown { stale_for }) => GrantStanding::Unknown { stale_for },
+            (Found::Nothing, Standing::Live | Standing::Revoked(_)) => GrantStanding::Absent,
+        }
+    }
+
+    /// How an API key that was granted stands.
+    pub(crate) fn key_standing(&self, key: &GrantedKey) -> Standing {
+        let silence = self.silence(Instant::now());
+        match self.key_ended(key) {
+            Some(cause) => Standing::Revoked(cause),
+            None => silence,
+        }
+    }
+
+    /// Whether the grant of an API key has ended: by an entry, or with a snapshot that it is not in.
+    pub(crate) fn key_ended(&self, key: &GrantedKey) -> Option<Cause> {
+        (self.bars_key(&self.table, key) || !self.grants.holds(key)).then_some(Cause::ApiKey)
+    }
+
+    fn bars_key(&self, table: &MirrorTable, key: &GrantedKey) -> bool {
+        table.bars(Cause::ApiKey, key.revocation(), None, None)
     }
 
     /// What it means that nothing is known against a token.
@@ -131,6 +166,11 @@ impl Mirror {
         self.table.len()
     }
 
+    /// How many API keys it knows.
+    pub(crate) fn grants(&self) -> usize {
+        self.grants.len()
+    }
+
     pub(crate) fn applied(&self) -> Sequence {
         self.log.lock().applied
     }
@@ -143,15 +183,26 @@ impl Mirror {
         Replacement {
             mirror: self,
             table,
+            grants: Grants::default(),
             full: false,
         }
     }
 
-    /// Adds entries that were committed up to `head`.
+    /// Adds entries that were committed up to `head`. Revocations first: a key whose end is known is
+    /// not granted any more, in whatever order the two arrive.
     pub(crate) fn apply(&self, news: &[News], head: Sequence) {
         let mut log = self.log.lock();
         for entry in revocations(news) {
-            log.full |= !self.table.insert(self.table_entry(entry), self.max_entries);
+            let entry = self.table_entry(entry);
+            log.full |= !self.table.insert(entry, self.max_entries);
+            if entry.cause == Cause::ApiKey {
+                self.grants.end(entry.digest);
+            }
+        }
+        for key in grants(news).filter_map(|grant| self.key_of(grant)) {
+            if !self.bars_key(&self.table, &key) {
+                self.grants.insert(key);
+            }
         }
         log.backwards |= head < log.applied;
         log.applied = log.applied.max(head);
@@ -175,6 +226,9 @@ impl Mirror {
     /// Forgets a little of what may be forgotten.
     pub(crate) fn sweep(&self, step: usize, now: UnixSeconds) {
         self.table.sweep(step, now);
+        if step.is_multiple_of(MirrorTable::SWEEP_STEPS) {
+            self.grants.sweep(now);
+        }
     }
 
     /// The key under which an entry is kept.
@@ -185,6 +239,12 @@ impl Mirror {
             bar: entry.bar,
             forget_at: entry.forget_at,
         }
+    }
+
+    fn key_of(&self, grant: &Grant) -> Option<GrantedKey> {
+        GrantedKey::new(self.key, grant)
+            .inspect_err(|error| tracing::error!(key = grant.key, %error, "an API key is not taken"))
+            .ok()
     }
 
     fn news(&self, log: &Log) {
@@ -225,6 +285,7 @@ impl Mirror {
 pub(crate) struct Replacement<'m> {
     mirror: &'m Mirror,
     table: MirrorTable,
+    grants: Grants,
     full: bool,
 }
 
@@ -234,11 +295,18 @@ impl Loading for Replacement<'_> {
             let entry = self.mirror.table_entry(entry);
             self.full |= !self.table.insert(entry, self.mirror.max_entries);
         }
+        for key in grants(news).filter_map(|grant| self.mirror.key_of(grant)) {
+            self.grants.insert(key, MAX_GRANTS);
+        }
     }
 
-    fn finish(self: Box<Self>, head: Sequence) {
+    fn finish(mut self: Box<Self>, head: Sequence) {
         let mut log = self.mirror.log.lock();
+        // The pieces came in any order: the end of a key may have been in an earlier one.
+        let (mirror, table) = (self.mirror, &self.table);
+        self.grants.retain(|key| !mirror.bars_key(table, key));
         self.mirror.table.replace(self.table);
+        self.mirror.grants.replace(self.grants);
         log.full = self.full;
         log.applied = head;
         log.attested = head;
@@ -255,13 +323,20 @@ fn revocations(news: &[News]) -> impl Iterator<Item = &RevocationEntry> {
     })
 }
 
+fn grants(news: &[News]) -> impl Iterator<Item = &Grant> {
+    news.iter().filter_map(|news| match news {
+        News::Revocation(_) => None,
+        News::Grant(grant) => Some(grant),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use durward_contract::{Bar, Snapshot, Target};
 
     use super::*;
     use crate::clock::ManualClock;
-    use crate::testing::{DIGEST_KEY, ISSUER, token};
+    use crate::testing::{DIGEST_KEY, ISSUER, end_of_key, granted_key, news_of_key, token};
 
     const STALE: Duration = Duration::from_secs(5);
 
@@ -415,11 +490,114 @@ mod tests {
         assert_eq!(mirror.standing(&token("c")), REVOKED);
     }
 
+    fn is_known(mirror: &Mirror, id: &str) -> bool {
+        match mirror.granted_key(&granted_key(id, None).digest()) {
+            GrantStanding::Known(key) => mirror.key_standing(&key) == Standing::Live,
+            GrantStanding::Absent => false,
+            unknown @ GrantStanding::Unknown { .. } => panic!("{unknown:?}"),
+        }
+    }
+
+    #[test]
+    fn a_key_is_known_once_its_grant_is_applied_until_its_end_is() {
+        let (mirror, _hand) = mirror(100);
+        let digest = granted_key("k", None).digest();
+        assert!(matches!(
+            mirror.granted_key(&digest),
+            GrantStanding::Unknown { stale_for: None }
+        ));
+        mirror.load(snapshot(0, vec![]));
+        assert!(!is_known(&mirror, "k"));
+        mirror.apply(&[news_of_key(1, "k"), news_of_key(2, "other")], Sequence(2));
+        assert!(is_known(&mirror, "k"));
+        mirror.apply(&[end_of_key(3, "k")], Sequence(3));
+        assert!(!is_known(&mirror, "k") && is_known(&mirror, "other"));
+        assert_eq!(
+            mirror.key_standing(&granted_key("k", None)),
+            Standing::Revoked(Cause::ApiKey)
+        );
+        assert_eq!(mirror.grants(), 1);
+        // Somebody delivers the grant once more.
+        mirror.apply(&[news_of_key(1, "k")], Sequence(3));
+        assert!(!is_known(&mirror, "k"));
+    }
+
+    #[test]
+    fn a_grant_and_its_end_refuse_the_key_in_either_order() {
+        let (grant, end) = (news_of_key(1, "k"), end_of_key(2, "k"));
+        for batches in [
+            vec![vec![grant.clone(), end.clone()]],
+            vec![vec![end.clone(), grant.clone()]],
+            vec![vec![grant.clone()], vec![end.clone()]],
+            vec![vec![end], vec![grant]],
+        ] {
+            let (followed, _hand) = mirror(100);
+            followed.load(snapshot(0, vec![]));
+            for batch in &batches {
+                followed.apply(batch, Sequence(2));
+            }
+            assert!(!is_known(&followed, "k"), "{batches:?}");
+            let (loaded, _hand) = mirror(100);
+            let mut loading = Box::new(loaded.begin_load());
+            batches.iter().for_each(|batch| loading.add(batch));
+            loading.finish(Sequence(2));
+            loaded.attest(Sequence(2), Duration::ZERO);
+            assert!(!is_known(&loaded, "k"), "{batches:?}");
+            assert_eq!((followed.grants(), loaded.grants()), (0, 0));
+        }
+    }
+
+    #[test]
+    fn a_snapshot_replaces_the_grants() {
+        let (mirror, _hand) = mirror(100);
+        mirror.load(snapshot(2, vec![news_of_key(1, "a"), news_of_key(2, "b")]));
+        mirror.load(snapshot(3, vec![news_of_key(2, "b"), news_of_key(3, "c")]));
+        assert!(!is_known(&mirror, "a") && is_known(&mirror, "b") && is_known(&mirror, "c"));
+        assert_eq!(mirror.key_ended(&granted_key("a", None)), Some(Cause::ApiKey));
+        // One that is dropped before it is whole changes nothing.
+        let mut loading = Box::new(mirror.begin_load());
+        loading.add(&[news_of_key(4, "d"), end_of_key(5, "b")]);
+        drop(loading);
+        assert!(is_known(&mirror, "b") && !is_known(&mirror, "d"));
+    }
+
+    #[test]
+    fn stale_news_does_not_say_that_a_key_is_nobodys() {
+        let (mirror, hand) = mirror(100);
+        mirror.load(snapshot(1, vec![news_of_key(1, "k")]));
+        hand.advance(STALE * 2);
+        let stale_for = Some(STALE * 2);
+        let unknown = mirror.granted_key(&granted_key("other", None).digest());
+        assert!(matches!(unknown, GrantStanding::Unknown { stale_for: Some(age) } if age == STALE * 2));
+        let GrantStanding::Known(key) = mirror.granted_key(&granted_key("k", None).digest()) else {
+            panic!("what is known stays known");
+        };
+        assert_eq!(mirror.key_standing(&key), Standing::Unknown { stale_for });
+    }
+
+    #[test]
+    fn keys_are_no_revocation_of_everyone() {
+        let (mirror, _hand) = mirror(100);
+        let everyone = News::Revocation(RevocationEntry {
+            sequence: Sequence(2),
+            issuer: ISSUER.into(),
+            target: Target::Everyone,
+            bar: Bar::Always,
+            forget_at: None,
+        });
+        mirror.load(snapshot(2, vec![news_of_key(1, "k"), everyone]));
+        assert!(is_known(&mirror, "k"));
+        assert_eq!(
+            mirror.standing(&token("alice")),
+            Standing::Revoked(Cause::Everyone)
+        );
+    }
+
     #[test]
     fn a_million_entries_load_in_good_time() {
         let (mirror, _hand) = mirror(2_000_000);
         let entries: Vec<_> = (0..1_000_000).map(|id| ban(id, &format!("user-{id}"))).collect();
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         mirror.load(snapshot(1_000_000, entries));
         println!("1,000,000 entries loaded in {:?}", start.elapsed());
         assert_eq!(mirror.len(), 1_000_000);

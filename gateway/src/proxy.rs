@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use durward_contract::UnixSeconds;
-use durward_policy::{Policy, Reason, Rejection, VerifiedToken};
+use durward_policy::{Policy, Principal, Reason, Rejection};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
@@ -42,8 +42,8 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn ends_at(&self, token: &VerifiedToken) -> UnixSeconds {
-        decision::ends_at(&self.policy, token)
+    pub(crate) fn ends_at(&self, principal: &Principal) -> UnixSeconds {
+        decision::ends_at(&self.policy, principal)
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use durward_policy::{Permit, Reason, RouteId};
+use durward_policy::{Permit, Principal, Reason, RouteId};
 use pingora::proxy::Session;
 
 use crate::addresses::push_socket;
@@ -115,7 +115,7 @@ impl RequestRecord {
         }
     }
 
-    /// Writes the access log line. Never the query, a header's value or a token.
+    /// Writes the access log line. Never the query, a header's value, a token or an API key.
     fn write(&self, line: &mut Vec<u8>, request: &RequestLine<'_>, bytes: usize, total: Duration) {
         line.reserve(TYPICAL_LINE);
         push_start(line, self.wall, next_id());
@@ -139,8 +139,14 @@ impl RequestRecord {
         if let Some(cut) = self.handle.cut() {
             push_text(line, b"\",\"cut\":\"", cut.name().as_bytes(), MAX_METHOD);
         }
-        if let Some(token) = self.permit.as_ref().and_then(Permit::principal) {
-            push_text(line, b"\",\"user\":\"", token.subject().as_bytes(), MAX_USER);
+        match self.permit.as_ref().and_then(Permit::principal) {
+            Some(Principal::User(token)) => {
+                push_text(line, b"\",\"user\":\"", token.subject().as_bytes(), MAX_USER);
+            }
+            Some(Principal::Service(key)) => {
+                push_text(line, b"\",\"service\":\"", key.service().as_bytes(), MAX_USER);
+            }
+            None => {}
         }
         if let Some(server) = self.server {
             line.extend_from_slice(b"\",\"upstream\":\"");

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use durward_contract::{Bar, Follower, Loading, News, Sequence, UnixSeconds};
-use durward_policy::{Cause, Policy, Revocations, Standing, VerifiedToken};
+use durward_policy::{
+    Cause, GrantStanding, GrantedKey, KeyDigest, Policy, Principal, Revocations, Standing, VerifiedToken,
+};
 
 use crate::clock::Monotonic;
 use crate::live_streams::LiveStreams;
@@ -80,6 +82,11 @@ impl RevocationFeed {
         self.mirror.len()
     }
 
+    /// How many API keys there are.
+    pub fn grants(&self) -> usize {
+        self.mirror.grants()
+    }
+
     /// The sequence that is applied.
     pub fn applied(&self) -> Sequence {
         self.mirror.applied()
@@ -107,6 +114,14 @@ impl RevocationFeed {
         self.mirror.standing_at(token, now)
     }
 
+    /// What a principal is barred by, if anything is known against it.
+    pub(crate) fn barred(&self, principal: &Principal) -> Option<Cause> {
+        match principal {
+            Principal::User(token) => self.mirror.barred(token),
+            Principal::Service(key) => self.mirror.key_ended(key),
+        }
+    }
+
     fn changed(&self) {
         self.version.fetch_add(1, Ordering::SeqCst);
     }
@@ -122,13 +137,6 @@ impl Follower for RevocationFeed {
 
     fn apply(&self, news: &[News], head: Sequence) {
         self.mirror.apply(news, head);
-        if news.is_empty() {
-            return;
-        }
-        self.changed();
-        if news.len() > COMPARED_ENTRIES {
-            return self.streams.end_where(|token| self.mirror.barred(token));
-        }
         let entries: Vec<_> = news
             .iter()
             .filter_map(|news| match news {
@@ -136,8 +144,15 @@ impl Follower for RevocationFeed {
                 News::Grant(_) => None,
             })
             .collect();
+        if entries.is_empty() {
+            return;
+        }
+        self.changed();
+        if entries.len() > COMPARED_ENTRIES {
+            return self.streams.end_where(|principal| self.barred(principal));
+        }
         self.streams
-            .end_where(|token| entries.iter().find_map(|entry| reaches(entry, token)));
+            .end_where(|principal| entries.iter().find_map(|entry| reaches(entry, principal)));
     }
 
     fn attest(&self, head: Sequence, age: Duration) {
@@ -148,6 +163,14 @@ impl Follower for RevocationFeed {
 impl Revocations for RevocationFeed {
     fn standing(&self, token: &VerifiedToken, _now: UnixSeconds) -> Standing {
         self.standing_at(token, Instant::now())
+    }
+
+    fn granted_key(&self, digest: &KeyDigest) -> GrantStanding {
+        self.mirror.granted_key(digest)
+    }
+
+    fn key_standing(&self, key: &GrantedKey) -> Standing {
+        self.mirror.key_standing(key)
     }
 }
 
@@ -166,12 +189,21 @@ impl Loading for FeedLoading<'_> {
         let feed = self.feed;
         self.replacement.finish(head);
         feed.changed();
-        feed.streams.end_where(|token| feed.mirror.barred(token));
+        feed.streams.end_where(|principal| feed.barred(principal));
     }
 }
 
-/// Whether one entry bars one token.
-fn reaches(entry: &TableEntry, token: &VerifiedToken) -> Option<Cause> {
+/// Whether one entry bars one principal.
+fn reaches(entry: &TableEntry, principal: &Principal) -> Option<Cause> {
+    match principal {
+        Principal::User(token) => reaches_token(entry, token),
+        Principal::Service(key) => {
+            (entry.cause == Cause::ApiKey && entry.digest == key.revocation()).then_some(Cause::ApiKey)
+        }
+    }
+}
+
+fn reaches_token(entry: &TableEntry, token: &VerifiedToken) -> Option<Cause> {
     let covered = token
         .digests()
         .iter()
@@ -190,7 +222,7 @@ mod tests {
 
     use super::*;
     use crate::live_streams::{Cut, RequestHandle};
-    use crate::testing::{DIGEST_KEY, ISSUER, token};
+    use crate::testing::{DIGEST_KEY, ISSUER, end_of_key, news_of_key, service, user};
 
     fn feed() -> RevocationFeed {
         let mirror = Mirror::new(DIGEST_KEY, 100, Duration::from_secs(5), Monotonic::system());
@@ -218,10 +250,10 @@ mod tests {
             );
             let _a = feed
                 .streams()
-                .register(&alice, &token("alice"), UnixSeconds(i64::MAX));
+                .register(&alice, &user("alice"), UnixSeconds(i64::MAX));
             let _m = feed
                 .streams()
-                .register(&mallory, &token("mallory"), UnixSeconds(i64::MAX));
+                .register(&mallory, &user("mallory"), UnixSeconds(i64::MAX));
             let mut entries = vec![
                 ban("mallory", Bar::EpochBelow(u32::MAX)),
                 ban("alice", Bar::EpochBelow(0)),
@@ -243,11 +275,47 @@ mod tests {
         let mallory = Arc::new(RequestHandle::default());
         let _m = feed
             .streams()
-            .register(&mallory, &token("mallory"), UnixSeconds(i64::MAX));
+            .register(&mallory, &user("mallory"), UnixSeconds(i64::MAX));
         feed.load(Snapshot {
             head: Sequence(1),
             news: vec![ban("mallory", Bar::Always)],
         });
         assert_eq!(mallory.cut(), Some(Cut::Revoked(Cause::User)));
+    }
+
+    #[test]
+    fn a_service_is_cut_with_its_key_and_no_user_with_it() {
+        for many in [false, true] {
+            let feed = feed();
+            feed.load(Snapshot {
+                head: Sequence(2),
+                news: vec![news_of_key(1, "a"), news_of_key(2, "b")],
+            });
+            let handles: Vec<_> = (0..3).map(|_| Arc::new(RequestHandle::default())).collect();
+            let never = UnixSeconds(i64::MAX);
+            let principals = [service("a"), service("b"), user("a")];
+            let _registrations: Vec<_> = handles
+                .iter()
+                .zip(&principals)
+                .map(|(handle, principal)| feed.streams().register(handle, principal, never))
+                .collect();
+            let before = feed.version();
+            feed.apply(&[news_of_key(3, "c")], Sequence(3));
+            assert_eq!(feed.version(), before, "a grant takes nothing away");
+            let mut entries = vec![end_of_key(4, "a")];
+            if many {
+                entries.extend((0..COMPARED_ENTRIES).map(|id| ban(&format!("u{id}"), Bar::Always)));
+            }
+            feed.apply(&entries, Sequence(4));
+            let cuts: Vec<_> = handles.iter().map(|handle| handle.cut()).collect();
+            assert_eq!(cuts, [Some(Cut::Revoked(Cause::ApiKey)), None, None]);
+            // A snapshot without the key ends it too.
+            feed.load(Snapshot {
+                head: Sequence(5),
+                news: vec![],
+            });
+            assert_eq!(handles[1].cut(), Some(Cut::Revoked(Cause::ApiKey)));
+            assert_eq!(handles[2].cut(), None);
+        }
     }
 }

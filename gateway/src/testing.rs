@@ -12,8 +12,10 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPai
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use durward_config::{Diagnostics, Document, Place, Section};
+use durward_contract::{Bar, Grant, News, RevocationEntry, Sequence, Target, UnixSeconds};
 use durward_policy::{
-    Algorithm, DigestKey, IssuerId, KeySet, Keys, OwnIssuer, Policy, PolicySections, VerifiedToken, prove,
+    Algorithm, DigestKey, GrantedKey, IssuerId, KeySet, Keys, OwnIssuer, Policy, PolicySections, Principal,
+    VerifiedToken, prove,
 };
 use parking_lot::Mutex;
 use serde_json::json;
@@ -59,6 +61,7 @@ pub(crate) fn compile_policy(
     let sections = PolicySections {
         issuers: section.optional("issuers"),
         identity_headers: section.optional("identity_headers"),
+        service_headers: section.optional("service_headers"),
         strip: section.optional("strip"),
         routes: section.optional("routes"),
         revocations: section.optional("revocations"),
@@ -131,6 +134,52 @@ pub(crate) fn token(user: &str) -> Arc<VerifiedToken> {
     let issuer = POLICY.issuers().iter().next().unwrap();
     let keys = OneSet(Arc::new(KeySet::from_jwks(&KEY.jwks(), issuer, 1).unwrap()));
     Arc::new(prove(&POLICY, &sign(&KEY, user, &[]), &keys).unwrap())
+}
+
+/// A user, by a proved token.
+pub(crate) fn user(user: &str) -> Principal {
+    Principal::User(token(user))
+}
+
+/// The grant of the API key with this id.
+fn grant(sequence: u64, id: &str, expires_at: Option<i64>) -> Grant {
+    let mut digest = [7; 32];
+    digest[..id.len()].copy_from_slice(id.as_bytes());
+    Grant {
+        sequence: Sequence(sequence),
+        issuer: ISSUER.into(),
+        key: id.into(),
+        digest,
+        service: "billing".into(),
+        scopes: vec!["read".into()],
+        expires_at: expires_at.map(UnixSeconds),
+    }
+}
+
+/// That an API key is granted.
+pub(crate) fn news_of_key(sequence: u64, id: &str) -> News {
+    News::Grant(grant(sequence, id, None))
+}
+
+/// That the grant of an API key has ended.
+pub(crate) fn end_of_key(sequence: u64, id: &str) -> News {
+    News::Revocation(RevocationEntry {
+        sequence: Sequence(sequence),
+        issuer: ISSUER.into(),
+        target: Target::ApiKey(id.into()),
+        bar: Bar::Always,
+        forget_at: None,
+    })
+}
+
+/// An API key as a table has it.
+pub(crate) fn granted_key(id: &str, expires_at: Option<i64>) -> GrantedKey {
+    GrantedKey::new(DIGEST_KEY, &grant(1, id, expires_at)).unwrap()
+}
+
+/// A service, by the API key with this id.
+pub(crate) fn service(id: &str) -> Principal {
+    Principal::Service(Arc::new(granted_key(id, None)))
 }
 
 /// A server that answers the n-th connection by a function of n, and keeps what it was sent.

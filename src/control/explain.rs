@@ -52,6 +52,7 @@ pub fn request_of(question: &Value) -> Result<ExplainRequest, String> {
         url: text("url").ok_or("`url` is missing")?,
         headers: headers.collect::<Result<_, _>>()?,
         token: text("token"),
+        api_key: text("api_key"),
         claims: question["claims"]
             .as_object()
             .map(|claims| Value::Object(claims.clone()).to_string()),

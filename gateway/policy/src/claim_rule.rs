@@ -1,4 +1,4 @@
-//! A route's `require`: which claims the token must have, compared by type, exactly.
+//! A route's `require`: which claims the principal must have, compared by type, exactly.
 //!
 //! An absent claim is a refusal, and so is one of another type: there is no conversion, no prefix,
 //! no case folding. Adding an entry can only narrow access.
@@ -9,7 +9,7 @@ use durward_config::Place;
 
 use crate::json::{Json, Object};
 use crate::trace::{Outcome, Step, Trace};
-use crate::{Reason, Rejection, VerifiedToken};
+use crate::{Reason, Rejection};
 
 mod claim_path;
 mod compile;
@@ -17,7 +17,7 @@ mod compile;
 pub use claim_path::ClaimPath;
 
 /// The name of the claim that is a space-separated set (RFC 8693 section 4.2).
-const SCOPE: &str = "scope";
+pub(crate) const SCOPE: &str = "scope";
 
 /// The parameters that a route's pattern took from a path, percent-decoded.
 pub trait Params {
@@ -94,14 +94,14 @@ impl Requirement {
         self.groups.iter().flat_map(|group| &group.alternatives)
     }
 
-    /// Whether the token meets it; the refusal names the claim, never its value.
-    pub fn check<T: Trace>(
+    /// Whether these claims meet it; the refusal names the claim, never its value.
+    pub(crate) fn check<T: Trace>(
         &self,
-        token: &VerifiedToken,
+        claims: &Object,
         params: &(impl Params + ?Sized),
         trace: &mut T,
     ) -> Result<(), Rejection> {
-        self.check_claims(token.claims(), params, Outcome::Refused, trace)
+        self.check_claims(claims, params, Outcome::Refused, trace)
     }
 
     /// `unmet` is what an entry that does not hold is: within `any` a miss, as another may hold.

@@ -1,9 +1,14 @@
-//! Finding exactly one credential (RFC 6750 section 2): `Authorization: Bearer`, and nothing else.
+//! Finding exactly one credential (RFC 6750 section 2): `Authorization: Bearer` or `X-Api-Key`, and
+//! nothing else.
 
-use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName};
 
+use crate::api_key::{ApiKey, is_announced};
 use crate::{Reason, Rejection, RequestFacts};
+
+/// The header of API keys. What folds to it is stripped like it, and is no credential.
+pub(crate) const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// The parameter that RFC 6750 section 2.3 names; RFC 9700 section 4.3.2 forbids it.
 const QUERY_PARAMETER: &[u8] = b"access_token";
@@ -14,57 +19,97 @@ const BEARER: &[u8] = b"bearer";
 pub enum Credential<'r> {
     /// A bearer token.
     Bearer(&'r str),
+    /// An API key, of which form and checksum are right.
+    ApiKey(ApiKey<'r>),
 }
 
-/// Says nothing of the token.
+/// The kinds of credential that a route accepts. The default is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CredentialKinds {
+    /// Bearer tokens, of users.
+    pub bearer: bool,
+    /// API keys, of services.
+    pub api_key: bool,
+}
+
+impl CredentialKinds {
+    /// What a route accepts that does not say it.
+    pub const BEARER: Self = Self {
+        bearer: true,
+        api_key: false,
+    };
+}
+
+/// Says nothing of the token, nor of the key's secret.
 impl std::fmt::Debug for Credential<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Bearer(_) => f.write_str("Bearer(..)"),
+            Self::ApiKey(key) => std::fmt::Debug::fmt(key, f),
         }
     }
 }
 
 impl<'r> Credential<'r> {
     /// The credential of a request; nothing where it has none. More than one, equal or not, or in
-    /// two places, is a refusal, and so is one that cannot be read.
-    pub fn find(facts: &'r RequestFacts<'_>) -> Result<Option<Self>, Rejection> {
-        Candidate::find(facts)?.map(Candidate::read).transpose()
+    /// two places, is a refusal, and so is one of a kind that is not `accepted`, and one that cannot
+    /// be read.
+    pub fn find(facts: &'r RequestFacts<'_>, accepted: CredentialKinds) -> Result<Option<Self>, Rejection> {
+        Candidate::find(facts, accepted)?.map(Candidate::read).transpose()
     }
 }
 
-/// What follows the one `Bearer`, whose bytes have not been looked at.
-pub(crate) struct Candidate<'r>(&'r [u8]);
+/// The one credential of a request, before a bearer token's bytes have been looked at.
+pub(crate) enum Candidate<'r> {
+    /// What follows the one `Bearer`.
+    Bearer(&'r [u8]),
+    /// An API key.
+    ApiKey(ApiKey<'r>),
+}
 
 impl<'r> Candidate<'r> {
-    /// As [`Credential::find`], but for what only the token's bytes tell.
-    pub(crate) fn find(facts: &'r RequestFacts<'_>) -> Result<Option<Self>, Rejection> {
-        let in_query = facts.query().is_some_and(has_token);
-        let field = single_field(facts.headers())?;
-        match (field, in_query) {
-            (None, false) => Ok(None),
-            (None, true) => Err(Rejection::new(
+    /// As [`Credential::find`], but for what only a token's bytes tell.
+    pub(crate) fn find(
+        facts: &'r RequestFacts<'_>,
+        accepted: CredentialKinds,
+    ) -> Result<Option<Self>, Rejection> {
+        let in_query = facts.query().is_some_and(has_credential);
+        let bearer_field = single_field(
+            facts.headers(),
+            &AUTHORIZATION,
+            "more than one Authorization field",
+        )?;
+        let key_field = single_field(facts.headers(), &API_KEY, "more than one X-Api-Key field")?;
+        match (bearer_field, key_field, in_query) {
+            (None, None, false) => Ok(None),
+            (None, None, true) => Err(Rejection::new(
                 Reason::CredentialInQuery,
-                "the query has a parameter access_token",
+                "the query has a parameter access_token, or an API key",
             )),
-            (Some(_), true) => Err(Rejection::new(
+            (Some(_), Some(_), _) => Err(Rejection::new(
                 Reason::SeveralCredentials,
-                "one in Authorization and one in the query",
+                "one in Authorization and one in X-Api-Key",
             )),
-            (Some(field), false) => bearer(field).map(Some),
+            (_, _, true) => Err(Rejection::new(
+                Reason::SeveralCredentials,
+                "one in a header and one in the query",
+            )),
+            (Some(_), None, false) if !accepted.bearer => Err(not_accepted("Authorization")),
+            (Some(field), None, false) => bearer(field).map(Some),
+            (None, Some(_), false) if !accepted.api_key => Err(not_accepted("X-Api-Key")),
+            (None, Some(field), false) => api_key(field).map(Some),
         }
-    }
-
-    /// The token, if it is one.
-    pub(crate) fn bytes(&self) -> &'r [u8] {
-        self.0
     }
 
     /// Reads a token of the alphabet of RFC 6750 section 2.1.
     pub(crate) fn read(self) -> Result<Credential<'r>, Rejection> {
-        let padding = self.0.iter().rev().take_while(|byte| **byte == b'=').count();
-        match std::str::from_utf8(self.0) {
-            Ok(text) if is_token(&self.0[..self.0.len() - padding]) => Ok(Credential::Bearer(text)),
+        let bytes = match self {
+            Self::Bearer(bytes) => bytes,
+            Self::ApiKey(key) => return Ok(Credential::ApiKey(key)),
+        };
+        let padding = bytes.iter().rev().take_while(|byte| **byte == b'=').count();
+        match std::str::from_utf8(bytes) {
+            Ok(text) if is_token(&bytes[..bytes.len() - padding]) => Ok(Credential::Bearer(text)),
             _ => Err(Rejection::new(
                 Reason::MalformedCredential,
                 "what follows Bearer is not one token",
@@ -73,16 +118,31 @@ impl<'r> Candidate<'r> {
     }
 }
 
-fn single_field(headers: &HeaderMap) -> Result<Option<&[u8]>, Rejection> {
-    let mut fields = headers.get_all(AUTHORIZATION).iter();
+fn not_accepted(header: &str) -> Rejection {
+    let cause = format!("the route does not accept a credential in {header}");
+    Rejection::new(Reason::CredentialNotAccepted, cause)
+}
+
+fn single_field<'h>(
+    headers: &'h HeaderMap,
+    name: &HeaderName,
+    several: &'static str,
+) -> Result<Option<&'h [u8]>, Rejection> {
+    let mut fields = headers.get_all(name).iter();
     match (fields.next(), fields.next()) {
         (None, _) => Ok(None),
         (Some(field), None) => Ok(Some(field.as_bytes())),
-        (Some(_), Some(_)) => Err(Rejection::new(
-            Reason::SeveralCredentials,
-            "more than one Authorization field",
-        )),
+        (Some(_), Some(_)) => Err(Rejection::new(Reason::SeveralCredentials, several)),
     }
+}
+
+/// A key as it was given, nothing around it.
+fn api_key(field: &[u8]) -> Result<Candidate<'_>, Rejection> {
+    let malformed = |cause| Rejection::new(Reason::ApiKeyMalformed, cause);
+    let text = std::str::from_utf8(field).map_err(|_| malformed("X-Api-Key is not ASCII"))?;
+    ApiKey::parse(text.trim_matches([' ', '\t']))
+        .map(Candidate::ApiKey)
+        .map_err(|format| malformed(format.cause()))
 }
 
 /// Scheme, one or more spaces, and what may be a token.
@@ -107,7 +167,7 @@ fn bearer(field: &[u8]) -> Result<Candidate<'_>, Rejection> {
     let start_of_token = token.iter().position(|byte| *byte != b' ');
     let token = start_of_token.and_then(|start| token.get(start..));
     token
-        .map(Candidate)
+        .map(Candidate::Bearer)
         .ok_or_else(|| malformed("Bearer without a token"))
 }
 
@@ -133,29 +193,33 @@ fn is_token(text: &[u8]) -> bool {
     stray == 0 && !text.is_empty()
 }
 
-/// Whether a query has the parameter, however its name is escaped.
-fn has_token(query: &[u8]) -> bool {
+/// Whether a query has the parameter of bearer tokens, however its name is escaped, or an API key as
+/// the value of any parameter: keys have no parameter of their own, and backends have an `api_key`.
+fn has_credential(query: &[u8]) -> bool {
     let parameters = query.split(|byte| matches!(byte, b'&' | b';' | b'?'));
     parameters.into_iter().any(|parameter| {
-        let name = parameter.split(|byte| *byte == b'=').next().unwrap_or_default();
-        is_token_parameter(name)
+        let (name, value) = match parameter.iter().position(|byte| *byte == b'=') {
+            Some(end) => (&parameter[..end], &parameter[end + 1..]),
+            None => (parameter, parameter),
+        };
+        is_token_parameter(name) || is_announced(decoded(value))
     })
 }
 
 /// Compares percent-decoded and without case: backends differ in both.
 fn is_token_parameter(name: &[u8]) -> bool {
-    let mut wanted = QUERY_PARAMETER.iter();
-    let mut rest = name;
-    while let Some((byte, after)) = decoded_byte(rest) {
-        if wanted
-            .next()
-            .is_none_or(|wanted| *wanted != byte.to_ascii_lowercase())
-        {
-            return false;
-        }
+    decoded(name)
+        .map(|byte| byte.to_ascii_lowercase())
+        .eq(QUERY_PARAMETER.iter().copied())
+}
+
+fn decoded(text: &[u8]) -> impl Iterator<Item = u8> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let (byte, after) = decoded_byte(rest)?;
         rest = after;
-    }
-    wanted.next().is_none()
+        Some(byte)
+    })
 }
 
 fn decoded_byte(text: &[u8]) -> Option<(u8, &[u8])> {
@@ -172,11 +236,15 @@ fn decoded_byte(text: &[u8]) -> Option<(u8, &[u8])> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Credential, has_token, is_token};
+    use super::{Candidate, Credential, has_credential, is_token};
     use crate::{Reason, Rejection};
 
     fn bearer(field: &[u8]) -> Result<Credential<'_>, Rejection> {
         super::bearer(field)?.read()
+    }
+
+    fn api_key(field: &[u8]) -> Result<Credential<'_>, Rejection> {
+        super::api_key(field).and_then(Candidate::read)
     }
 
     #[test]
@@ -235,9 +303,9 @@ mod tests {
         );
     }
 
-    fn has_token_in_query(target: &[u8]) -> bool {
-        let start = target.iter().position(|byte| *byte == b'?');
-        start.is_some_and(|start| has_token(&target[start + 1..]))
+    fn has_credential_in_query(target: &str) -> bool {
+        let query = target.split_once('?').map(|(_, query)| query);
+        query.is_some_and(|query| has_credential(query.as_bytes()))
     }
 
     #[test]
@@ -250,8 +318,11 @@ mod tests {
             "/?%61ccess%5Ftoken=a",
             "/?a;access_token=b",
             "/??access_token=b",
+            "/?api_key=dwk_x",
+            "/?a=b&k=dwk%5Fx",
+            "/?%64wk_x",
         ] {
-            assert!(has_token_in_query(target.as_bytes()), "{target}");
+            assert!(has_credential_in_query(target), "{target}");
         }
         for target in [
             "/",
@@ -260,8 +331,34 @@ mod tests {
             "/?access_toke=a",
             "/?a=access_token",
             "/?%6=1&%",
+            "/?api_key=x",
+            "/?a=xdwk_",
+            "/dwk_x?dwk",
         ] {
-            assert!(!has_token_in_query(target.as_bytes()), "{target}");
+            assert!(!has_credential_in_query(target), "{target}");
         }
+    }
+
+    #[test]
+    fn an_api_key_is_sent_as_it_was_given() {
+        let key = crate::ApiKey::compose([1; 10], [2; 32]);
+        for field in [key.clone(), format!(" {key}\t")] {
+            assert!(matches!(api_key(field.as_bytes()), Ok(Credential::ApiKey(_))));
+        }
+        for field in [
+            "".to_owned(),
+            format!("Bearer {key}"),
+            format!("\"{key}\""),
+            format!("{key},{key}"),
+            key[..79].to_owned(),
+            key.to_uppercase(),
+        ] {
+            let refused = api_key(field.as_bytes()).unwrap_err();
+            assert_eq!(refused.reason, Reason::ApiKeyMalformed, "{field}");
+            assert!(!refused.cause.contains(&key[4..]), "{refused}");
+        }
+        let mut bytes = key.into_bytes();
+        bytes[30] = 0xff;
+        assert_eq!(api_key(&bytes).unwrap_err().reason, Reason::ApiKeyMalformed);
     }
 }

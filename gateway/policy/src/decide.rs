@@ -9,13 +9,16 @@ use std::time::Duration;
 
 use durward_contract::UnixSeconds;
 
+use crate::api_key::ApiKey;
 use crate::claim_rule::Params;
-use crate::credential::{Candidate, Credential};
-use crate::identity_headers::{HeaderSink, IdentityHeaders};
+use crate::credential::{Candidate, Credential, CredentialKinds};
+use crate::identity_headers::{HeaderSink, IdentityHeaders, Said};
 use crate::revocation::{Cause, Revocations, Standing};
 use crate::route::{Access, Route, RouteId, UpstreamId, WhenUnknown};
 use crate::trace::{Outcome, Phase, Step, Trace};
-use crate::{Policy, Reason, Rejection, RequestFacts, RevocationsMode, VerifiedToken};
+use crate::{Policy, Principal, Reason, Rejection, RequestFacts, RevocationsMode, VerifiedToken};
+
+mod service;
 
 /// Proves tokens, perhaps from a cache of proofs. A cache may hold proofs, never decisions, and must
 /// tell policies and generations of keys apart.
@@ -57,19 +60,29 @@ pub struct Permit {
     identity: IdentityHeaders,
 }
 
-/// A proved token whose times hold and that is not revoked, at the moment of the decision.
+/// A proved token or a granted key whose times hold and that is not revoked, at the moment of the
+/// decision.
 #[derive(Clone, Debug)]
-struct LiveToken(Arc<VerifiedToken>);
+struct LivePrincipal(Principal);
 
 /// Where the principal of a request comes from: the request itself, or what `explain` assumes.
 pub(crate) trait Evidence {
-    /// The proved principal; nothing where the request has no credential.
-    fn principal<T: Trace>(
+    /// What the request proves; nothing where it has no credential.
+    fn proof<'r, T: Trace>(
         &self,
         policy: &Policy,
-        facts: &RequestFacts<'_>,
+        facts: &'r RequestFacts<'_>,
+        accepted: CredentialKinds,
         trace: &mut T,
-    ) -> Result<Option<Arc<VerifiedToken>>, Rejection>;
+    ) -> Result<Option<Proof<'r>>, Rejection>;
+}
+
+/// What a request proves before anybody is asked about it.
+pub(crate) enum Proof<'r> {
+    /// A token that its issuer signed.
+    Token(Arc<VerifiedToken>),
+    /// A key that has the form of one. Whose it is, the grants say.
+    ApiKey(ApiKey<'r>),
 }
 
 /// Decides on a request at `now`.
@@ -112,22 +125,27 @@ pub(crate) fn decide_on<T: Trace>(
 struct FromRequest<'p, P: ?Sized>(&'p P);
 
 impl<P: Proofs + ?Sized> Evidence for FromRequest<'_, P> {
-    fn principal<T: Trace>(
+    fn proof<'r, T: Trace>(
         &self,
         policy: &Policy,
-        facts: &RequestFacts<'_>,
+        facts: &'r RequestFacts<'_>,
+        accepted: CredentialKinds,
         trace: &mut T,
-    ) -> Result<Option<Arc<VerifiedToken>>, Rejection> {
-        let Some(candidate) = Candidate::find(facts)? else {
+    ) -> Result<Option<Proof<'r>>, Rejection> {
+        let Some(candidate) = Candidate::find(facts, accepted)? else {
             return Ok(None);
         };
         trace.enter(Phase::Proof);
         // Those bytes were read before they were proved: they need not be read again.
-        if let Some(token) = self.0.remembered(candidate.bytes()) {
-            return Ok(Some(token));
+        if let Candidate::Bearer(bytes) = &candidate
+            && let Some(token) = self.0.remembered(bytes)
+        {
+            return Ok(Some(Proof::Token(token)));
         }
-        let Credential::Bearer(token) = candidate.read()?;
-        self.0.prove(policy, token).map(Some)
+        match candidate.read()? {
+            Credential::Bearer(token) => self.0.prove(policy, token).map(Proof::Token).map(Some),
+            Credential::ApiKey(key) => Ok(Some(Proof::ApiKey(key))),
+        }
     }
 }
 
@@ -169,9 +187,9 @@ impl<R: Revocations + ?Sized> Inquiry<'_, R> {
         route: &Route,
         evidence: &impl Evidence,
         trace: &mut T,
-    ) -> Result<Option<LiveToken>, Rejection> {
+    ) -> Result<Option<LivePrincipal>, Rejection> {
         trace.enter(Phase::Credential);
-        let Some(token) = evidence.principal(self.policy, self.facts, trace)? else {
+        let Some(proof) = evidence.proof(self.policy, self.facts, route.credentials, trace)? else {
             if route.access == Access::Optional {
                 trace.step(|| Step::new("access", Outcome::Hit, "optional: anonymous").at(route.place));
                 return Ok(None);
@@ -181,10 +199,23 @@ impl<R: Revocations + ?Sized> Inquiry<'_, R> {
                 "the request has no credential",
             ));
         };
+        let principal = match proof {
+            Proof::Token(token) => self.user(route, token, trace)?,
+            Proof::ApiKey(key) => self.service(route, &key, trace)?,
+        };
+        Ok(Some(principal))
+    }
+
+    fn user<T: Trace>(
+        &self,
+        route: &Route,
+        token: Arc<VerifiedToken>,
+        trace: &mut T,
+    ) -> Result<LivePrincipal, Rejection> {
         self.check_issuer_and_times(route, &token, trace)?;
         trace.enter(Phase::Revocation);
-        self.check_revocation(route, &token, trace)?;
-        Ok(Some(LiveToken(token)))
+        self.check_revocation(route, self.revocations.standing(&token, self.now), trace)?;
+        Ok(LivePrincipal(Principal::User(token)))
     }
 
     fn check_issuer_and_times<T: Trace>(
@@ -217,10 +248,10 @@ impl<R: Revocations + ?Sized> Inquiry<'_, R> {
     fn check_revocation<T: Trace>(
         &self,
         route: &Route,
-        token: &VerifiedToken,
+        standing: Standing,
         trace: &mut T,
     ) -> Result<(), Rejection> {
-        match self.revocations.standing(token, self.now) {
+        match standing {
             Standing::Live if self.policy.revocations() == RevocationsMode::None => {
                 trace.step(|| Step::new("revocation", Outcome::Skipped, "not asked: `revocations: none`"));
                 Ok(())
@@ -244,7 +275,7 @@ impl<R: Revocations + ?Sized> Inquiry<'_, R> {
     fn check_rules<T: Trace>(
         &self,
         route: &Route,
-        principal: Option<&LiveToken>,
+        principal: Option<&LivePrincipal>,
         params: &impl Params,
         trace: &mut T,
     ) -> Result<(), Rejection> {
@@ -253,7 +284,7 @@ impl<R: Revocations + ?Sized> Inquiry<'_, R> {
             return Ok(());
         }
         match principal {
-            Some(LiveToken(token)) => route.requirement.check(token, params, trace),
+            Some(LivePrincipal(principal)) => route.requirement.check(principal.claims(), params, trace),
             None => Err(Rejection::new(
                 Reason::NoCredential,
                 "the route has rules and the request is anonymous",
@@ -264,7 +295,7 @@ impl<R: Revocations + ?Sized> Inquiry<'_, R> {
     fn permit_on<T: Trace>(
         &self,
         route: &Route,
-        principal: Option<LiveToken>,
+        principal: Option<LivePrincipal>,
         trace: &mut T,
     ) -> Result<Permit, Rejection> {
         trace.enter(Phase::Identity);
@@ -274,29 +305,42 @@ impl<R: Revocations + ?Sized> Inquiry<'_, R> {
                 "the route has no set of names to strip",
             ));
         };
-        if let Some(LiveToken(token)) = &principal {
-            let values = token.identity_values().as_ref().map_err(Rejection::clone)?;
-            for (name, claim, place) in self.policy.identity().iter() {
-                trace.step(|| {
-                    let value = values.iter().find(|(set, _)| set == name);
-                    let said = value.map(|(_, value)| String::from_utf8_lossy(value.as_bytes()));
-                    let outcome = if said.is_some() {
-                        Outcome::Hit
-                    } else {
-                        Outcome::Miss
-                    };
-                    let detail = said.unwrap_or_else(|| format!("claim `{claim}` is absent").into());
-                    Step::new(name.to_string(), outcome, detail.into_owned()).at(place)
-                });
+        let said = match &principal {
+            None => Said::Nobody,
+            Some(LivePrincipal(Principal::User(token))) => {
+                self.trace_user_headers(token, trace)?;
+                Said::User(Arc::clone(token))
             }
-        }
-        let token = principal.map(|LiveToken(token)| token);
+            Some(LivePrincipal(Principal::Service(key))) => {
+                let plan = self.policy.service_headers();
+                plan.trace(key, trace);
+                Said::Service(Arc::clone(key), Arc::clone(plan))
+            }
+        };
         Ok(Permit {
             route: route.id,
             upstream: route.upstream,
             forward_credentials: route.forward_credentials,
-            identity: IdentityHeaders::new(Arc::clone(strip), token),
+            identity: IdentityHeaders::new(Arc::clone(strip), said),
         })
+    }
+
+    fn trace_user_headers<T: Trace>(&self, token: &VerifiedToken, trace: &mut T) -> Result<(), Rejection> {
+        let values = token.identity_values().as_ref().map_err(Rejection::clone)?;
+        for (name, claim, place) in self.policy.identity().iter() {
+            trace.step(|| {
+                let value = values.iter().find(|(set, _)| set == name);
+                let said = value.map(|(_, value)| String::from_utf8_lossy(value.as_bytes()));
+                let outcome = if said.is_some() {
+                    Outcome::Hit
+                } else {
+                    Outcome::Miss
+                };
+                let detail = said.unwrap_or_else(|| format!("claim `{claim}` is absent").into());
+                Step::new(name.to_string(), outcome, detail.into_owned()).at(place)
+            });
+        }
+        Ok(())
     }
 }
 
@@ -334,7 +378,7 @@ impl Permit {
     }
 
     /// Whoever asks; nothing on public routes and for anonymous requests.
-    pub fn principal(&self) -> Option<&Arc<VerifiedToken>> {
+    pub fn principal(&self) -> Option<&Principal> {
         self.identity.principal()
     }
 

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use durward_contract::{UnixSeconds, claim};
 use serde::Serialize;
 
-use crate::credential::Credential;
-use crate::decide::{Decision, Evidence, Permit, Refusal, decide_on};
+use crate::credential::{Credential, CredentialKinds};
+use crate::decide::{Decision, Evidence, Permit, Proof, Refusal, decide_on};
 use crate::json::{self, Json, Limits, Object};
 use crate::revocation::Revocations;
 use crate::trace::{Outcome, Phase, Step, Trace};
 use crate::verify::{Keys, VerifiedToken, prove_traced};
-use crate::{Issuer, Policy, Reason, Rejection, RequestFacts};
+use crate::{Issuer, Policy, Principal, Reason, Rejection, RequestFacts};
 
 /// How long a token is taken to live whose `exp` is not given.
 const ASSUMED_LIFETIME_SECONDS: i64 = 60;
@@ -51,9 +51,12 @@ pub struct Explanation {
     /// The name of the upstream that it would go to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream: Option<String>,
-    /// The subject of the principal.
+    /// The subject of the principal, where it is a user.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
+    /// The name of the principal, where it is a service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
     /// The identity headers that would be set.
     pub identity_headers: Vec<(String, String)>,
     /// Every step, in order.
@@ -137,6 +140,7 @@ impl Explanation {
             route,
             upstream: None,
             subject: None,
+            service: None,
             identity_headers: Vec::new(),
             steps,
         }
@@ -144,6 +148,10 @@ impl Explanation {
 
     fn of_permit(policy: &Policy, permit: &Permit, steps: Vec<ExplainedStep>) -> Self {
         let headers = permit.identity_headers().iter();
+        let (user, service) = (
+            permit.principal().and_then(Principal::user),
+            permit.principal().and_then(Principal::service),
+        );
         let spoken = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
         Self {
             verdict: Verdict::Permit,
@@ -152,7 +160,8 @@ impl Explanation {
             cause: None,
             route: policy.route(permit.route()).map(|route| route.name.to_string()),
             upstream: policy.upstream_name(permit.upstream()).map(str::to_owned),
-            subject: permit.principal().map(|token| token.subject().to_owned()),
+            subject: user.map(|token| token.subject().to_owned()),
+            service: service.map(|key| key.service().to_owned()),
             identity_headers: headers
                 .map(|(name, value)| (name.to_string(), spoken(value)))
                 .collect(),
@@ -187,19 +196,32 @@ struct Proved<'e> {
 }
 
 impl Evidence for Proved<'_> {
-    fn principal<T: Trace>(
+    fn proof<'r, T: Trace>(
         &self,
         policy: &Policy,
-        facts: &RequestFacts<'_>,
+        facts: &'r RequestFacts<'_>,
+        accepted: CredentialKinds,
         trace: &mut T,
-    ) -> Result<Option<Arc<VerifiedToken>>, Rejection> {
-        let Some(Credential::Bearer(token)) = Credential::find(facts)? else {
-            return Ok(None);
+    ) -> Result<Option<Proof<'r>>, Rejection> {
+        let proof = match Credential::find(facts, accepted)? {
+            None => return Ok(None),
+            Some(Credential::Bearer(token)) => {
+                trace.step(|| Step::new("authorization", Outcome::Hit, "one Bearer token"));
+                trace.enter(Phase::Proof);
+                let token = prove_traced(policy, token, self.keys, trace).map_err(|error| error.rejection)?;
+                Proof::Token(Arc::new(token))
+            }
+            Some(Credential::ApiKey(key)) => {
+                trace.step(|| Step::new("x-api-key", Outcome::Hit, "one API key"));
+                trace.enter(Phase::Proof);
+                trace.step(|| {
+                    let detail = format!("form and checksum are right, id {}", key.id());
+                    Step::new("form", Outcome::Hit, detail)
+                });
+                Proof::ApiKey(key)
+            }
         };
-        trace.step(|| Step::new("authorization", Outcome::Hit, "one Bearer token"));
-        trace.enter(Phase::Proof);
-        let token = prove_traced(policy, token, self.keys, trace).map_err(|error| error.rejection)?;
-        Ok(Some(Arc::new(token)))
+        Ok(Some(proof))
     }
 }
 
@@ -210,12 +232,19 @@ struct Assumed<'e> {
 }
 
 impl Evidence for Assumed<'_> {
-    fn principal<T: Trace>(
+    fn proof<'r, T: Trace>(
         &self,
         policy: &Policy,
-        _facts: &RequestFacts<'_>,
+        _facts: &'r RequestFacts<'_>,
+        accepted: CredentialKinds,
         trace: &mut T,
-    ) -> Result<Option<Arc<VerifiedToken>>, Rejection> {
+    ) -> Result<Option<Proof<'r>>, Rejection> {
+        if !accepted.bearer {
+            return Err(Rejection::new(
+                Reason::CredentialNotAccepted,
+                "the route does not accept tokens, and claims are a token's",
+            ));
+        }
         trace.step(|| Step::new("credential", Outcome::Skipped, "the claims are assumed"));
         trace.enter(Phase::Proof);
         let mut claims = json::parse_object(self.claims.as_bytes(), Limits::TOKEN).map_err(|error| {
@@ -233,7 +262,7 @@ impl Evidence for Assumed<'_> {
             };
             Step::new("signature", Outcome::Skipped, detail).at(issuer.place)
         });
-        VerifiedToken::new(policy, issuer, claims, None, 0).map(|token| Some(Arc::new(token)))
+        VerifiedToken::new(policy, issuer, claims, None, 0).map(|token| Some(Proof::Token(Arc::new(token))))
     }
 }
 

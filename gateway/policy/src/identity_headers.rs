@@ -8,14 +8,16 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::VerifiedToken;
+use crate::{GrantedKey, Principal, VerifiedToken};
 
 mod compile;
 mod plan;
+mod service_plan;
 mod strip_set;
 
 pub(crate) use compile::extra_names;
 pub(crate) use plan::{IdentityPlan, IdentityValues};
+pub use service_plan::ServiceHeaders;
 use strip_set::strip_where;
 pub use strip_set::{StripSet, canonical};
 
@@ -52,12 +54,32 @@ impl HeaderSink for HeaderMap {
 #[derive(Clone, Debug)]
 pub struct IdentityHeaders {
     strip: Arc<StripSet>,
-    principal: Option<Arc<VerifiedToken>>,
+    principal: Option<Principal>,
+    /// Of a service alone.
+    service_headers: Option<Arc<ServiceHeaders>>,
+}
+
+/// In whose name a request goes on: the headers of users are never set for a service, nor those of
+/// services for a user.
+#[derive(Clone, Debug)]
+pub(crate) enum Said {
+    Nobody,
+    User(Arc<VerifiedToken>),
+    Service(Arc<GrantedKey>, Arc<ServiceHeaders>),
 }
 
 impl IdentityHeaders {
-    pub(crate) fn new(strip: Arc<StripSet>, principal: Option<Arc<VerifiedToken>>) -> Self {
-        Self { strip, principal }
+    pub(crate) fn new(strip: Arc<StripSet>, said: Said) -> Self {
+        let (principal, service_headers) = match said {
+            Said::Nobody => (None, None),
+            Said::User(token) => (Some(Principal::User(token)), None),
+            Said::Service(key, plan) => (Some(Principal::Service(key)), Some(plan)),
+        };
+        Self {
+            strip,
+            principal,
+            service_headers,
+        }
     }
 
     /// Strips what belongs to the gateway, then says who is asking, if anybody proved to be.
@@ -76,17 +98,22 @@ impl IdentityHeaders {
         }
     }
 
-    pub(crate) fn principal(&self) -> Option<&Arc<VerifiedToken>> {
+    pub(crate) fn principal(&self) -> Option<&Principal> {
         self.principal.as_ref()
     }
 
     /// The headers that are set.
     pub fn iter(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
-        let values = self
-            .principal
-            .as_deref()
-            .and_then(|token| token.identity_values().as_ref().ok());
-        values.into_iter().flatten().map(|(name, value)| (name, value))
+        let user = match &self.principal {
+            Some(Principal::User(token)) => token.identity_values().as_ref().ok(),
+            Some(Principal::Service(_)) | None => None,
+        };
+        let service = match (&self.principal, &self.service_headers) {
+            (Some(Principal::Service(key)), Some(plan)) => Some(plan.values(key)),
+            _ => None,
+        };
+        let user = user.into_iter().flatten().map(|(name, value)| (name, value));
+        user.chain(service.into_iter().flatten())
     }
 
     /// Whether a header of that name, as the client spelled it, is kept from the upstream.

@@ -2,8 +2,9 @@
 //! decision, so that it can be replayed, explained and fuzzed.
 //!
 //! [`decide`] is the function; [`Policy::compile`] makes the data that it works on from the
-//! configuration file. The types carry the proof: `Credential` -> [`VerifiedToken`] -> `LiveToken` ->
-//! [`Permit`] -> [`IdentityHeaders`], each with private fields and made in one place.
+//! configuration file. The types carry the proof: `Credential` -> [`VerifiedToken`] or [`GrantedKey`]
+//! -> `LivePrincipal` -> [`Permit`] -> [`IdentityHeaders`], each with private fields and made in one
+//! place.
 //!
 //! What the shell around it brings: the request's header ([`RequestFacts`]), the keys ([`Keys`]) and
 //! perhaps a cache of proofs ([`Proofs`]), the revocations ([`Revocations`]) and the time.
@@ -11,6 +12,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod api_key;
 mod base64url;
 mod byte_scan;
 mod claim_rule;
@@ -24,6 +26,7 @@ pub mod json;
 mod key_set;
 mod path;
 mod policy;
+mod principal;
 mod rejection;
 mod request_facts;
 mod revocation;
@@ -32,17 +35,22 @@ mod route_table;
 mod trace;
 mod verify;
 
+pub use api_key::{
+    API_KEY_ID_BYTES, API_KEY_LENGTH, API_KEY_SECRET_BYTES, ApiKey, ApiKeyFormat, GrantError, GrantStanding,
+    GrantedKey, KeyDigest, MAX_SCOPE_BYTES, MAX_SCOPES, MAX_SERVICE_BYTES, is_scope, is_service_name,
+};
 pub use byte_scan::is_plain;
 pub use claim_rule::{Params, Requirement};
-pub use credential::Credential;
+pub use credential::{Credential, CredentialKinds};
 pub use decide::{Decision, Permit, Proofs, Refusal, decide};
 pub use explain::{ExplainCredential, ExplainedStep, Explanation, Verdict, explain};
-pub use identity_headers::{HeaderSink, IdentityHeaders, StripSet, canonical};
+pub use identity_headers::{HeaderSink, IdentityHeaders, ServiceHeaders, StripSet, canonical};
 pub use issuer::{
     AcceptedIssuers, Algorithm, Issuer, IssuerId, Issuers, KeySource, KeyType, OwnIssuer, TokenType,
 };
 pub use key_set::{KeySet, KeySetError, MAX_KEY_SET_BYTES};
 pub use policy::{Policy, PolicySections, RevocationsMode};
+pub use principal::Principal;
 pub use rejection::{Challenge, Reason, Rejection};
 pub use request_facts::{
     MAX_HEADER_BYTES, MAX_HEADER_FIELDS, MAX_TARGET_BYTES, MethodSet, RawRequest, RequestFacts,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use durward_config::{Diagnostics, Node, Place};
 
-use crate::identity_headers::{IdentityPlan, StripSet};
+use crate::identity_headers::{IdentityPlan, ServiceHeaders, StripSet};
 use crate::issuer::{Issuers, OwnIssuer};
 use crate::revocation::DigestKey;
 use crate::route::{Route, RouteId, UpstreamId};
@@ -23,6 +23,8 @@ pub struct PolicySections<'a> {
     pub issuers: Option<&'a Node>,
     /// `identity_headers:`
     pub identity_headers: Option<&'a Node>,
+    /// `service_headers:`
+    pub service_headers: Option<&'a Node>,
     /// `strip:`
     pub strip: Option<&'a Node>,
     /// `routes:`
@@ -56,6 +58,7 @@ pub enum RevocationsMode {
 pub struct Policy {
     issuers: Issuers,
     identity: IdentityPlan,
+    service_headers: Arc<ServiceHeaders>,
     routes: RouteTable,
     /// By [`RouteId`].
     strips: Vec<Arc<StripSet>>,
@@ -81,6 +84,7 @@ impl Policy {
         Self {
             issuers: Issuers::default(),
             identity: IdentityPlan::default(),
+            service_headers: Arc::default(),
             routes: RouteTable::default(),
             strips: Vec::new(),
             upstream_names: Vec::new(),
@@ -130,6 +134,11 @@ impl Policy {
     /// Whether a header of that name, as the client spelled it, is kept from a route's upstream.
     pub fn strips(&self, route: RouteId, name: &str) -> bool {
         self.strip_set(route).is_none_or(|set| set.strips(name))
+    }
+
+    /// What is said of services.
+    pub fn service_headers(&self) -> &Arc<ServiceHeaders> {
+        &self.service_headers
     }
 
     pub(crate) fn identity(&self) -> &IdentityPlan {

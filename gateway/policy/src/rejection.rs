@@ -72,7 +72,15 @@ reasons! {
     MalformedCredential = "malformed_credential",
     /// The scheme of the Authorization header is not accepted.
     UnsupportedScheme = "unsupported_scheme",
-    /// The token is in the query (RFC 9700 section 4.3.2).
+    /// The route does not accept credentials of this kind.
+    CredentialNotAccepted = "credential_not_accepted",
+    /// The API key is not of the form that keys have, or its checksum is wrong.
+    ApiKeyMalformed = "api_key_malformed",
+    /// Nobody holds this API key: it was never given, or its grant has ended.
+    ApiKeyUnknown = "api_key_unknown",
+    /// The API key's time has passed.
+    ApiKeyExpired = "api_key_expired",
+    /// The credential is in the query (RFC 9700 section 4.3.2).
     CredentialInQuery = "credential_in_query",
     /// The token is larger than any that is accepted.
     TokenTooLarge = "token_too_large",
@@ -143,6 +151,9 @@ impl Reason {
             Self::NoCredential
             | Self::MalformedCredential
             | Self::UnsupportedScheme
+            | Self::ApiKeyMalformed
+            | Self::ApiKeyUnknown
+            | Self::ApiKeyExpired
             | Self::CredentialInQuery
             | Self::TokenTooLarge
             | Self::TokenMalformed
@@ -160,7 +171,10 @@ impl Reason {
             | Self::TokenExpired
             | Self::TokenNotYetValid
             | Self::Revoked => StatusCode::UNAUTHORIZED,
-            Self::InsufficientScope | Self::RuleRefused | Self::IdentityUnusable => StatusCode::FORBIDDEN,
+            Self::CredentialNotAccepted
+            | Self::InsufficientScope
+            | Self::RuleRefused
+            | Self::IdentityUnusable => StatusCode::FORBIDDEN,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::HeaderTimeout | Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -185,7 +199,13 @@ impl Reason {
     /// 15.5.2); where no credential of a kind that is known here was sent it names no error.
     pub const fn challenge(self) -> Option<Challenge> {
         match self {
-            Self::NoCredential | Self::UnsupportedScheme | Self::CredentialInQuery => Some(Challenge::Bare),
+            // RFC 6750 has no error for a key that is no bearer token.
+            Self::NoCredential
+            | Self::UnsupportedScheme
+            | Self::ApiKeyMalformed
+            | Self::ApiKeyUnknown
+            | Self::ApiKeyExpired
+            | Self::CredentialInQuery => Some(Challenge::Bare),
             Self::SeveralCredentials => Some(Challenge::InvalidRequest),
             Self::MalformedCredential
             | Self::TokenTooLarge
@@ -221,6 +241,7 @@ impl Reason {
             | Self::NoRoute
             | Self::MethodNotAllowed
             | Self::AmbiguousPath
+            | Self::CredentialNotAccepted
             | Self::KeysUnavailable
             | Self::RevocationUnknown
             | Self::IdentityUnusable
@@ -257,6 +278,9 @@ impl Reason {
             Self::SeveralCredentials => "The request has more than one credential",
             Self::MalformedCredential => "The credential is malformed",
             Self::UnsupportedScheme => "The authentication scheme is not supported",
+            Self::CredentialNotAccepted => "A credential of this kind is not accepted here",
+            Self::ApiKeyMalformed | Self::ApiKeyUnknown => "The API key is not accepted",
+            Self::ApiKeyExpired => "The API key has expired",
             Self::CredentialInQuery => "A credential in the query is not accepted",
             Self::TokenTooLarge
             | Self::TokenMalformed

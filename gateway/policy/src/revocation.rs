@@ -10,6 +10,7 @@ use durward_contract::{Target, UnixSeconds};
 use siphasher::sip128::{Hasher128, SipHasher24};
 
 use crate::VerifiedToken;
+use crate::api_key::{GrantStanding, GrantedKey, KeyDigest};
 
 /// The secret under which revocation keys are hashed: made at random when a process starts, so that
 /// nobody outside can choose ids that collide.
@@ -198,6 +199,17 @@ pub enum Standing {
 pub trait Revocations {
     /// How the token stands at `now`.
     fn standing(&self, token: &VerifiedToken, now: UnixSeconds) -> Standing;
+
+    /// The API key of this digest. Grants travel with the news of revocations; who hears of none
+    /// knows nothing of any key, and so refuses it.
+    fn granted_key(&self, _digest: &KeyDigest) -> GrantStanding {
+        GrantStanding::Unknown { stale_for: None }
+    }
+
+    /// How a granted key stands. [`Standing::Revoked`] where its grant has ended meanwhile.
+    fn key_standing(&self, _key: &GrantedKey) -> Standing {
+        Standing::Unknown { stale_for: None }
+    }
 }
 
 /// For `revocations: none`, which has to be written out: nothing is ever revoked.

@@ -6,7 +6,7 @@ use durward_config::Place;
 use http::HeaderName;
 
 use crate::request_facts::MethodSet;
-use crate::{AcceptedIssuers, Requirement};
+use crate::{AcceptedIssuers, CredentialKinds, Requirement};
 
 mod compile;
 mod pattern;
@@ -74,6 +74,8 @@ pub struct Route {
     pub upstream: UpstreamId,
     /// Whether it asks for a credential.
     pub access: Access,
+    /// Which kinds of credential it accepts; none where it is public.
+    pub credentials: CredentialKinds,
     /// What the token must have.
     pub requirement: Requirement,
     /// Whose tokens it accepts.

@@ -9,7 +9,7 @@ use crate::claim_rule::ClaimPath;
 
 /// Names that mean something to HTTP itself or to the gateway: saying who is asking in one of them
 /// would change what the request is. Canonical.
-const TAKEN: [&str; 26] = [
+const TAKEN: [&str; 27] = [
     "accept-encoding",
     "authorization",
     "connection",
@@ -34,6 +34,7 @@ const TAKEN: [&str; 26] = [
     "transfer-encoding",
     "upgrade",
     "via",
+    "x-api-key",
     "x-forwarded-for",
     "x-forwarded-proto",
 ];
@@ -88,7 +89,7 @@ impl IdentityPlan {
 }
 
 fn header(name: &str, place: Place, node: &Node, diagnostics: &mut Diagnostics) -> Option<PlannedHeader> {
-    let header_name = header_name(name, place, diagnostics);
+    let header_name = identity_name(name, place, diagnostics);
     let claim = node.text("the claim of an identity header", diagnostics)?;
     let Some(claim) = ClaimPath::new(claim) else {
         let message = format!("`{claim}` is no name of a claim");
@@ -99,7 +100,16 @@ fn header(name: &str, place: Place, node: &Node, diagnostics: &mut Diagnostics) 
         );
         return None;
     };
-    let header_name = header_name?;
+    Some(PlannedHeader {
+        name: header_name?,
+        claim,
+        place,
+    })
+}
+
+/// A name in which the gateway may say who asks.
+pub(super) fn identity_name(name: &str, place: Place, diagnostics: &mut Diagnostics) -> Option<HeaderName> {
+    let header_name = header_name(name, place, diagnostics)?;
     let folded = canonical(header_name.as_str());
     let taken =
         TAKEN.contains(&folded.as_str()) || TAKEN_PREFIXES.iter().any(|prefix| folded.starts_with(prefix));
@@ -108,11 +118,7 @@ fn header(name: &str, place: Place, node: &Node, diagnostics: &mut Diagnostics) 
         diagnostics.error(place, message, "choose a name of its own, such as `X-User-Id`");
         return None;
     }
-    Some(PlannedHeader {
-        name: header_name,
-        claim,
-        place,
-    })
+    Some(header_name)
 }
 
 /// A header name as the file writes it.

@@ -8,15 +8,15 @@ use durward_config::{Diagnostics, Node, Place, Value};
 use http::HeaderName;
 
 use super::{DEFAULT_MAX_STALENESS, Policy, PolicySections, RevocationsMode};
-use crate::identity_headers::{IdentityPlan, StripSet, extra_names};
+use crate::identity_headers::{IdentityPlan, ServiceHeaders, StripSet, extra_names};
 use crate::issuer::Issuers;
 use crate::revocation::DigestKey;
-use crate::route::{Access, Route, WhenUnknown};
+use crate::route::{Route, WhenUnknown};
 use crate::route_table::{RouteContext, RouteTable};
 
 const STALENESS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
 /// The gateway's own credentials.
-const CREDENTIALS: [&str; 1] = ["authorization"];
+const CREDENTIALS: [&str; 2] = ["authorization", "x-api-key"];
 
 pub(super) fn policy(
     sections: PolicySections<'_>,
@@ -26,6 +26,7 @@ pub(super) fn policy(
     let PolicySections {
         issuers,
         identity_headers,
+        service_headers,
         strip,
         routes,
         revocations,
@@ -55,18 +56,30 @@ pub(super) fn policy(
         let advice = "write `routes:` with at least one; no route, no access";
         found.error(file_place, "there are no routes", advice);
     }
+    let services = routes.iter().find(|route| route.credentials.api_key);
+    let service_headers = ServiceHeaders::compile(
+        service_headers,
+        &identity,
+        services.is_some(),
+        file_place,
+        &mut found,
+    );
+    if let Some(route) = services {
+        check_grants_arrive(route, news.mode, &mut found);
+    }
     check_issuers_are_there(&routes, &issuers, &mut found);
     warn_of_silence(&routes, &identity, file_place, &mut found);
     if let (Some(node), RevocationsMode::None, true) = (revocations, news.mode, auth_in_process) {
         let advice = "write `revocations: { store: embedded }`: a ban of the auth service would bite at the token's end only";
         found.warning(node.place, "`revocations: none` beside an auth service", advice);
     }
-    let strips = strip_sets(&routes, &identity, &strip);
+    let strips = strip_sets(&routes, &identity, &service_headers, &strip);
     let broken = found.has_errors();
     diagnostics.append(found);
     (!broken).then_some(Policy {
         issuers,
         identity,
+        service_headers: Arc::new(service_headers),
         routes,
         strips,
         upstream_names: upstream_names.iter().map(|(name, _)| name.clone()).collect(),
@@ -83,11 +96,23 @@ fn warn_of_silence(
     file_place: Place,
     diagnostics: &mut Diagnostics,
 ) {
-    let guarded = routes.iter().any(|route| route.access != Access::Public);
+    let guarded = routes.iter().any(|route| route.credentials.bearer);
     if guarded && identity.names().next().is_none() {
         let advice =
             "write `identity_headers: { X-User-Id: sub }`: none is set, and a client's own is not stripped";
         diagnostics.warning(file_place, "there are no `identity_headers`", advice);
+    }
+}
+
+/// Keys are known from the news alone: without it no key would ever be accepted.
+fn check_grants_arrive(route: &Route, mode: RevocationsMode, diagnostics: &mut Diagnostics) {
+    match mode {
+        RevocationsMode::Embedded | RevocationsMode::Redis => {}
+        RevocationsMode::None => {
+            let message = "the route accepts API keys, and there is no news of them";
+            let advice = "write `revocations: { store: embedded }`, or remove `api_key` from `credentials`";
+            diagnostics.error(route.place, message, advice);
+        }
     }
 }
 
@@ -96,7 +121,7 @@ fn check_issuers_are_there(routes: &RouteTable, issuers: &Issuers, diagnostics: 
     if !issuers.is_empty() {
         return;
     }
-    if let Some(route) = routes.iter().find(|route| route.access != Access::Public) {
+    if let Some(route) = routes.iter().find(|route| route.credentials.bearer) {
         let advice = "write `issuers:` with whose tokens are accepted, or `access: public` on the route";
         diagnostics.error(
             route.place,
@@ -107,20 +132,31 @@ fn check_issuers_are_there(routes: &RouteTable, issuers: &Issuers, diagnostics: 
 }
 
 /// What each route strips; routes that strip the same share it.
-fn strip_sets(routes: &RouteTable, identity: &IdentityPlan, strip: &[HeaderName]) -> Vec<Arc<StripSet>> {
+fn strip_sets(
+    routes: &RouteTable,
+    identity: &IdentityPlan,
+    services: &ServiceHeaders,
+    strip: &[HeaderName],
+) -> Vec<Arc<StripSet>> {
     let mut sets: Vec<Arc<StripSet>> = Vec::new();
     for route in routes.iter() {
-        let set = strip_set(route, identity, strip);
+        let set = strip_set(route, identity, services, strip);
         let shared = sets.iter().find(|known| ***known == set).cloned();
         sets.push(shared.unwrap_or_else(|| Arc::new(set)));
     }
     sets
 }
 
-fn strip_set(route: &Route, identity: &IdentityPlan, strip: &[HeaderName]) -> StripSet {
+fn strip_set(
+    route: &Route,
+    identity: &IdentityPlan,
+    services: &ServiceHeaders,
+    strip: &[HeaderName],
+) -> StripSet {
     let extra = strip.iter().chain(&route.strip).map(HeaderName::as_str);
     let credentials = CREDENTIALS.iter().copied().filter(|_| !route.forward_credentials);
-    StripSet::new(identity.names().chain(extra).chain(credentials))
+    let said = identity.names().chain(services.names());
+    StripSet::new(said.chain(extra).chain(credentials))
 }
 
 struct News {

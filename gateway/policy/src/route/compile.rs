@@ -8,16 +8,16 @@ use durward_config::{Diagnostics, Node, Place, Section};
 use super::{Access, HostPattern, PathPattern, Route, RouteId, UpstreamId, WhenUnknown};
 use crate::identity_headers::extra_names;
 use crate::request_facts::MethodSet;
-use crate::{AcceptedIssuers, Issuers, Requirement};
+use crate::{AcceptedIssuers, CredentialKinds, Issuers, Requirement};
 
 /// The most routes of a file.
 pub const MAX_ROUTES: usize = 10_000;
 /// For how long a route may accept what it does not know.
 const ALLOW_FOR: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(24 * 3600);
 /// Keys of the design that this version does not have.
-const NOT_BUILT: [&str; 5] = ["credentials", "mode", "headers", "rate_limit", "rewrite"];
+const NOT_BUILT: [&str; 4] = ["mode", "headers", "rate_limit", "rewrite"];
 /// Keys that say something about credentials, which a public route does not look at.
-const OF_CREDENTIALS: [&str; 3] = ["require", "issuers", "when_unknown"];
+const OF_CREDENTIALS: [&str; 4] = ["require", "issuers", "when_unknown", "credentials"];
 
 /// What compiling routes needs to know of the rest of the file.
 #[derive(Clone, Copy, Debug)]
@@ -90,6 +90,7 @@ fn route(
         },
         upstream: upstream?,
         access: access?,
+        credentials: demands.credentials,
         requirement: demands.requirement,
         issuers: demands.issuers,
         when_unknown: demands.when_unknown,
@@ -162,6 +163,7 @@ fn access(node: Option<&Node>, diagnostics: &mut Diagnostics) -> Option<Access> 
 
 /// What a route asks of credentials.
 struct Demands {
+    credentials: CredentialKinds,
     requirement: Requirement,
     issuers: AcceptedIssuers,
     when_unknown: WhenUnknown,
@@ -175,15 +177,19 @@ impl Demands {
         context: &RouteContext<'_>,
         diagnostics: &mut Diagnostics,
     ) -> Option<Self> {
-        let [require, issuers, when_unknown] = OF_CREDENTIALS.map(|key| section.optional(key));
+        let [require, issuers, when_unknown, credentials] = OF_CREDENTIALS.map(|key| section.optional(key));
         if access == Some(Access::Public) {
-            for (key, node) in OF_CREDENTIALS.iter().zip([require, issuers, when_unknown]) {
+            for (key, node) in OF_CREDENTIALS
+                .iter()
+                .zip([require, issuers, when_unknown, credentials])
+            {
                 if let Some(node) = node {
                     let message = format!("a public route does not look at credentials, and has `{key}`");
                     diagnostics.error(node.place, message, "remove it, or `access: public`");
                 }
             }
             return Some(Self {
+                credentials: CredentialKinds::default(),
                 requirement: Requirement::default(),
                 issuers: AcceptedIssuers::default(),
                 when_unknown: context.when_unknown,
@@ -200,16 +206,58 @@ impl Demands {
             (Some(node), Some(names)) => Requirement::compile(node, names, diagnostics),
             _ => Some(Requirement::default()),
         };
-        let issuers = context.issuers.accepted(issuers, section.place(), diagnostics);
+        let credentials = match credentials {
+            Some(node) => CredentialKinds::compile(node, diagnostics),
+            None => Some(CredentialKinds::BEARER),
+        };
+        let issuers = match (credentials, issuers) {
+            (Some(CredentialKinds { bearer: false, .. }), Some(node)) => {
+                let message = "the route accepts no tokens, and has `issuers`";
+                diagnostics.error(node.place, message, "remove it, or add `bearer` to `credentials`");
+                AcceptedIssuers::default()
+            }
+            (Some(CredentialKinds { bearer: false, .. }), None) => AcceptedIssuers::default(),
+            (_, issuers) => context.issuers.accepted(issuers, section.place(), diagnostics),
+        };
         let when_unknown = match when_unknown {
             Some(node) => WhenUnknown::compile(node, diagnostics),
             None => Some(context.when_unknown),
         };
         Some(Self {
+            credentials: credentials?,
             requirement: requirement?,
             issuers,
             when_unknown: when_unknown?,
         })
+    }
+}
+
+impl CredentialKinds {
+    /// Reads `[bearer, api_key]`.
+    pub(crate) fn compile(node: &Node, diagnostics: &mut Diagnostics) -> Option<Self> {
+        let mut kinds = Self::default();
+        let mut whole = true;
+        for item in node.one_or_many() {
+            let kind = match item.one_of("a kind of credential", &["bearer", "api_key"], diagnostics) {
+                Some("bearer") => &mut kinds.bearer,
+                Some(_) => &mut kinds.api_key,
+                None => {
+                    whole = false;
+                    continue;
+                }
+            };
+            if std::mem::replace(kind, true) {
+                diagnostics.error(item.place, "a kind of credential is listed twice", "list it once");
+            }
+        }
+        if node.one_or_many().is_empty() {
+            diagnostics.error(
+                node.place,
+                "`credentials` is empty",
+                "list `bearer`, `api_key` or both, or write `access: public`",
+            );
+        }
+        (whole && kinds != Self::default()).then_some(kinds)
     }
 }
 

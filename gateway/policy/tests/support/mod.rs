@@ -214,6 +214,7 @@ pub fn try_policy(yaml: &str, own: bool) -> Result<Policy, String> {
     let sections = PolicySections {
         issuers: section(&document, "issuers"),
         identity_headers: section(&document, "identity_headers"),
+        service_headers: section(&document, "service_headers"),
         strip: section(&document, "strip"),
         routes: section(&document, "routes"),
         revocations: section(&document, "revocations"),

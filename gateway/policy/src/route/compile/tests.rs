@@ -152,7 +152,7 @@ fn every_mistake_is_an_error_at_its_place() {
         ),
         (
             "path: /a, upstream: api, credentials: cookie",
-            "`credentials` is not supported",
+            "a kind of credential cannot be `cookie`",
         ),
     ] {
         let errors = errors(route);

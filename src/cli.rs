@@ -40,6 +40,7 @@ pub enum Command {
     /// Say how a request would be decided, step by step, and why
     #[command(
         after_help = "Examples:\n  echo \"$TOKEN\" | durward explain GET http://127.0.0.1:8080/api/me --token -\n  \
+                      durward explain GET /api/report --api-key - < key.txt\n  \
                       durward explain PUT /images/u_1/a.png --claims '{\"sub\":\"u_1\"}' --at 2030-01-01T00:00:00Z\n\
                       Exit code 0 means permitted, 1 refused. With a running service, its keys and revocations \
                       answer; without one, the file alone does."
@@ -63,6 +64,9 @@ pub enum Command {
         after_help = "Examples:\n  durward sessions alice\n  durward sessions alice --end s_1\n  durward sessions alice --end-all"
     )]
     Sessions(SessionsArguments),
+    /// API keys of services: make, list, revoke
+    #[command(subcommand)]
+    Apikey(ApikeyCommand),
     /// Signing keys
     #[command(subcommand)]
     Keys(KeysCommand),
@@ -142,6 +146,9 @@ pub struct ExplainArguments {
     /// The bearer token; `-` reads it from standard input
     #[arg(long, conflicts_with = "claims")]
     pub token: Option<String>,
+    /// The API key: `-`, which reads it from standard input
+    #[arg(long, value_name = "-", conflicts_with_all = ["token", "claims"])]
+    pub api_key: Option<String>,
     /// Claims to assume as proved, as a JSON object; times that are missing are filled in
     #[arg(long, value_name = "JSON")]
     pub claims: Option<String>,
@@ -241,6 +248,39 @@ pub struct SessionsArguments {
     pub wait: Wait,
     #[command(flatten)]
     pub client: Client,
+}
+
+/// `apikey …`
+#[derive(Debug, Subcommand)]
+pub enum ApikeyCommand {
+    /// Make a key for a service; it is shown once
+    #[command(
+        after_help = "Examples:\n  durward apikey create billing --scope notes:read --scope notes:write\n  \
+                      durward apikey create cron --expires never"
+    )]
+    Create {
+        /// The name of the service: letters, digits, dashes and dots
+        service: String,
+        /// A scope; may be repeated
+        #[arg(long = "scope", value_name = "SCOPE")]
+        scopes: Vec<String>,
+        /// How long it holds: a duration such as 90d, or `never`
+        #[arg(long, default_value = "90d", value_name = "DURATION")]
+        expires: String,
+        #[command(flatten)]
+        client: Client,
+    },
+    /// List the keys, ended ones too
+    #[command(after_help = "Example: durward apikey list --json")]
+    List(Client),
+    /// Revoke a key: the next request is refused, open streams are cut
+    #[command(after_help = "Example: durward apikey revoke 0123456789abcdef")]
+    Revoke {
+        /// The key's id: what stands between `dwk_` and the second `_`
+        id: String,
+        #[command(flatten)]
+        client: Client,
+    },
 }
 
 /// `keys …`

@@ -48,6 +48,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Check(arguments) => commands::check::run(&arguments),
         Command::Explain(arguments) => ask(commands::explain::run(arguments)),
         Command::User(command) => ask(commands::users::run(command)),
+        Command::Apikey(command) => ask(commands::apikey::run(command)),
         Command::Ban(arguments) => ask(commands::users::ban(arguments)),
         Command::Unban(arguments) => ask(commands::users::unban(arguments)),
         Command::Sessions(arguments) => ask(commands::sessions::run(arguments)),

@@ -27,6 +27,8 @@ pub(crate) enum Action {
     SessionEnded,
     AllSessionsEnded,
     RefreshTokenReused,
+    ApiKeyMade,
+    ApiKeyRevoked,
 }
 
 impl Actor {
@@ -35,7 +37,7 @@ impl Actor {
         !matches!(self, Self::User(id) if id == user_id)
     }
 
-    fn name(&self) -> &str {
+    pub fn name(&self) -> &str {
         match self {
             Self::User(id) => id,
             Self::LocalOperator => "local operator",
@@ -56,23 +58,26 @@ impl Action {
             Self::SessionEnded => "session_ended",
             Self::AllSessionsEnded => "all_sessions_ended",
             Self::RefreshTokenReused => "refresh_token_reused",
+            Self::ApiKeyMade => "api_key_made",
+            Self::ApiKeyRevoked => "api_key_revoked",
         }
     }
 }
 
-/// Writes it down in the transaction that does it, and in the log.
+/// Writes it down in the transaction that does it, and in the log. `target` is a user's id, or an
+/// API key's.
 pub(crate) async fn record(
     write: &mut Write,
     now: UnixSeconds,
     actor: &Actor,
     action: Action,
-    user_id: &str,
+    target: &str,
     detail: &str,
 ) -> Result<(), StoreError> {
     tracing::info!(
         actor = actor.name(),
         action = action.name(),
-        user = user_id,
+        subject = target,
         detail,
         "audit"
     );
@@ -81,7 +86,7 @@ pub(crate) async fn record(
         now,
         actor.name(),
         action.name(),
-        user_id,
+        target,
         detail,
     )
     .await

@@ -19,6 +19,8 @@ use crate::reach::wait_for_gateways;
 use crate::secret::Secret;
 use crate::service::AuthService;
 
+mod api_keys;
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct AddUser {
@@ -57,6 +59,8 @@ pub(crate) fn router(service: AuthService) -> Router {
         )
         .route("/users/{username}/sessions/{id}", delete(end_session))
         .route("/keys", get(list_keys))
+        .route("/api-keys", get(api_keys::list).post(api_keys::make))
+        .route("/api-keys/{id}", delete(api_keys::revoke))
         .route_layer(middleware::from_fn_with_state(service.clone(), wait_for_gateways))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)

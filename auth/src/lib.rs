@@ -13,6 +13,7 @@
 
 mod accounts;
 mod api;
+mod api_keys;
 mod argon2_memory;
 mod audit;
 mod bearer;

@@ -69,6 +69,14 @@ reasons! {
     InvalidRole = "invalid_role", BAD_REQUEST, "A role has 1 to 64 letters a-z, digits, dashes and underscores; a user has at most 32.";
     /// The text for a ban is too long or has control characters.
     InvalidBanReason = "invalid_ban_reason", BAD_REQUEST, "The reason of a ban is a text of at most 500 characters.";
+    /// The name of a service cannot be one.
+    InvalidService = "invalid_service", BAD_REQUEST, "A service has a name of 1 to 64 letters a-z, digits, dashes and dots, and begins and ends with a letter or digit.";
+    /// A scope cannot be one, or there are too many.
+    InvalidScope = "invalid_scope", BAD_REQUEST, "A scope has 1 to 64 letters, digits and . _ : / -; a key has at most 32.";
+    /// The life of a key is too long, or no time.
+    InvalidExpiry = "invalid_expiry", BAD_REQUEST, "expires_in is from one second to ten years, in seconds, or the word never.";
+    /// No more API keys are accepted at a time.
+    TooManyApiKeys = "too_many_api_keys", CONFLICT, "There are too many API keys; revoke some.";
     /// The user name belongs to somebody.
     UsernameTaken = "username_taken", CONFLICT, "The user name is taken.";
     /// Accounts are made by the operator only.
@@ -95,6 +103,8 @@ reasons! {
     NoSuchUser = "no_such_user", NOT_FOUND, "There is no such user.";
     /// No such session, or not one of this user.
     NoSuchSession = "no_such_session", NOT_FOUND, "There is no such session.";
+    /// No such API key.
+    NoSuchApiKey = "no_such_api_key", NOT_FOUND, "There is no such API key.";
     /// No such path.
     NotFound = "not_found", NOT_FOUND, "Nothing is served here.";
     /// The path does not take the method.

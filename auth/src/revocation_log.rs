@@ -13,7 +13,7 @@ use durward_contract::{Bar, Follower, Loading, News, Sequence, Target, UnixSecon
 use tokio::sync::{Mutex, watch};
 use tokio::time::timeout;
 
-use crate::store::revocations::{self, Head, Pending};
+use crate::store::revocations::{self, Head, PendingEntry};
 use crate::store::{Connection, Store, StoreError, Write};
 
 /// How long reading the head may take. What takes longer is not news.
@@ -63,7 +63,7 @@ impl RevocationLog {
         forget_at: UnixSeconds,
         now: UnixSeconds,
     ) {
-        let entry = Pending {
+        let entry = PendingEntry {
             issuer: self.issuer.clone(),
             target,
             bar,

@@ -37,6 +37,7 @@ pub async fn run(arguments: ExplainArguments) -> Result<(), Failure> {
 
 fn question(arguments: &ExplainArguments) -> Result<Value, Failure> {
     let token = arguments.token.as_deref().map(read_token).transpose()?;
+    let api_key = arguments.api_key.as_deref().map(read_api_key).transpose()?;
     let claims = arguments.claims.as_deref().map(parse_claims).transpose()?;
     let headers: Result<Vec<Value>, Failure> = arguments
         .headers
@@ -48,10 +49,20 @@ fn question(arguments: &ExplainArguments) -> Result<Value, Failure> {
         "method": arguments.method,
         "url": arguments.url,
         "token": token,
+        "api_key": api_key,
         "claims": claims,
         "headers": headers?,
         "at": at,
     }))
+}
+
+/// An API key holds for months: it has no business among a process's arguments.
+fn read_api_key(argument: &str) -> Result<String, Failure> {
+    if argument != "-" {
+        let message = "--api-key reads the key from standard input: write `--api-key -`";
+        return Err(Failure::Usage(message.into()));
+    }
+    read_token(argument)
 }
 
 fn parse_claims(text: &str) -> Result<Value, Failure> {

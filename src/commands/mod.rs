@@ -1,5 +1,6 @@
 //! One file a command.
 
+pub mod apikey;
 pub mod auth;
 pub mod check;
 pub mod explain;

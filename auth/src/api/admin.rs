@@ -14,15 +14,16 @@ use crate::json_body::{Json, OptionalJson};
 use crate::problem::{Problem, Reason};
 use crate::service::AuthService;
 
-const DEFAULT_PAGE: u32 = 50;
+/// How much of a list is told where the request does not say.
+pub(super) const DEFAULT_PAGE: u32 = 50;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Page {
     #[serde(default)]
-    after: String,
+    pub(super) after: String,
     #[serde(default)]
-    limit: Option<u32>,
+    pub(super) limit: Option<u32>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -3,6 +3,7 @@
 
 mod account;
 mod admin;
+mod api_keys;
 mod login;
 mod logout;
 mod path;
@@ -12,7 +13,7 @@ mod reply;
 mod sessions;
 
 pub(crate) use path::Parameter;
-pub(crate) use reply::{json, session_body, tokens, user_body};
+pub(crate) use reply::{api_key_body, json, made_api_key_body, session_body, tokens, user_body};
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -45,6 +46,8 @@ pub(crate) fn router(service: AuthService) -> Router {
             "/auth/admin/users/{id}/sessions",
             get(admin::sessions).delete(admin::end_sessions),
         )
+        .route("/auth/admin/api-keys", get(api_keys::list).post(api_keys::make))
+        .route("/auth/admin/api-keys/{id}", delete(api_keys::revoke))
         .route_layer(middleware::from_fn_with_state(service.clone(), admins_may_wait))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)

@@ -2,10 +2,13 @@
 
 use axum::body::Body;
 use axum::response::Response;
+use durward_contract::UnixSeconds;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
+use crate::api_keys::MadeApiKey;
 use crate::sessions::IssuedTokens;
+use crate::store::api_keys::StoredKey;
 use crate::store::sessions::Session;
 use crate::store::users::User;
 
@@ -63,4 +66,25 @@ pub(crate) fn session_body(session: &Session) -> Value {
         "revoked": session.revoked,
         "blacklisted": session.blacklisted,
     })
+}
+
+/// An API key, without its secret.
+pub(crate) fn api_key_body(key: &StoredKey, now: UnixSeconds) -> Value {
+    json!({
+        "id": key.id,
+        "service": key.service,
+        "scopes": key.scopes,
+        "state": key.state(now),
+        "created_at": key.created_at,
+        "created_by": key.created_by,
+        "expires_at": key.expires_at,
+        "revoked_at": key.revoked_at,
+    })
+}
+
+/// An API key with the key itself, for the one answer that shows it.
+pub(crate) fn made_api_key_body(made: &MadeApiKey) -> Value {
+    let mut body = api_key_body(&made.stored, made.stored.created_at);
+    body["key"] = json!(made.text.expose());
+    body
 }

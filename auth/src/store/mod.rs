@@ -10,6 +10,7 @@
 //! of the user's roles, sessions and tokens. Only the purge goes another way, and it waits for
 //! nobody: rows that are locked it leaves for the next time.
 
+pub(crate) mod api_keys;
 pub(crate) mod audit;
 mod connection;
 mod migrations;

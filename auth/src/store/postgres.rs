@@ -120,7 +120,7 @@ mod tests {
 
     use super::*;
     use crate::database_config::DatabaseConfig;
-    use crate::store::revocations::{self, Pending};
+    use crate::store::revocations::{self, PendingEntry};
     use crate::store::statement::query;
     use crate::store::{Store, StoreError, Write};
 
@@ -135,7 +135,7 @@ mod tests {
     }
 
     fn revoke(write: &mut Write, token: &str) {
-        let entry = Pending {
+        let entry = PendingEntry {
             issuer: "i".to_owned(),
             target: Target::Token(token.to_owned()),
             bar: Bar::Always,

@@ -11,6 +11,8 @@ use super::{Connection, StoreError};
 pub(crate) const BATCH: u32 = 500;
 /// How long an ended session's row stays for an operator to look at.
 const ENDED_SESSION_RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How long an ended API key's row stays.
+const ENDED_KEY_RETENTION: Duration = AUDIT_RETENTION;
 /// How long the audit trail is kept.
 const AUDIT_RETENTION: Duration = Duration::from_secs(400 * 24 * 3600);
 
@@ -39,6 +41,13 @@ pub(crate) async fn batch(connection: &mut Connection, now: UnixSeconds) -> Resu
     let ended = now.minus(ENDED_SESSION_RETENTION);
     let sessions = sessions.bind(slack.0).bind(ended.0).bind(BATCH);
     more |= full(sessions.execute(connection).await?);
+    // What took a key back stays in the log for as long as the key would have been valid.
+    let keys = query(sqlx::AssertSqlSafe(format!(
+        "DELETE FROM api_keys WHERE id IN
+         (SELECT id FROM api_keys WHERE revoked_at <= $1 OR expires_at <= $1 LIMIT $2{free})",
+    )));
+    let keys = keys.bind(now.minus(ENDED_KEY_RETENTION).0).bind(BATCH);
+    more |= full(keys.execute(connection).await?);
     let audit = query(sqlx::AssertSqlSafe(format!(
         "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at <= $1 ORDER BY at LIMIT $2{free})",
     )));

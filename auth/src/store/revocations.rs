@@ -1,13 +1,21 @@
-//! The revocation log's rows.
+//! The revocation log's rows. Grants have their numbers from the same head, and are read with them.
 
 use durward_contract::{Bar, News, RevocationEntry, Sequence, Target, UnixSeconds, wire};
 
+use super::api_keys::{self, NewKey};
 use super::statement::{Row, query};
 use super::{Connection, StoreError, Write};
 
+/// News that has no number yet.
+#[derive(Clone, Debug)]
+pub(crate) enum Pending {
+    Revocation(PendingEntry),
+    Grant(NewKey),
+}
+
 /// An entry that has no number yet.
 #[derive(Clone, Debug)]
-pub(crate) struct Pending {
+pub(crate) struct PendingEntry {
     pub issuer: String,
     pub target: Target,
     pub bar: Bar,
@@ -24,11 +32,11 @@ pub(crate) struct Head {
 }
 
 /// Appends an entry. It gets its number when the transaction is about to commit.
-pub(crate) fn append(write: &mut Write, entry: Pending) {
-    write.pending.push(entry);
+pub(crate) fn append(write: &mut Write, entry: PendingEntry) {
+    write.pending.push(Pending::Revocation(entry));
 }
 
-/// Writes entries down. Updating the head row takes their numbers and keeps it locked until the
+/// Writes news down. Updating the head row takes their numbers and keeps it locked until the
 /// transaction ends, so numbers are given in the order of commits and none is ever skipped.
 pub(super) async fn write(
     connection: &mut Connection,
@@ -48,19 +56,27 @@ pub(super) async fn write(
             .await?;
     let mut news = Vec::with_capacity(entries.len());
     for (sequence, entry) in (head - taken + 1..).zip(entries) {
-        insert(connection, sequence, &entry).await?;
-        news.push(News::Revocation(RevocationEntry {
-            sequence: number(sequence)?,
-            issuer: entry.issuer,
-            target: entry.target,
-            bar: entry.bar,
-            forget_at: entry.forget_at,
-        }));
+        news.push(match entry {
+            Pending::Revocation(entry) => {
+                insert(connection, sequence, &entry).await?;
+                News::Revocation(RevocationEntry {
+                    sequence: number(sequence)?,
+                    issuer: entry.issuer,
+                    target: entry.target,
+                    bar: entry.bar,
+                    forget_at: entry.forget_at,
+                })
+            }
+            Pending::Grant(key) => {
+                api_keys::write(connection, sequence, &key).await?;
+                News::Grant(key.grant(number(sequence)?))
+            }
+        });
     }
     Ok(news)
 }
 
-async fn insert(connection: &mut Connection, sequence: i64, entry: &Pending) -> Result<(), StoreError> {
+async fn insert(connection: &mut Connection, sequence: i64, entry: &PendingEntry) -> Result<(), StoreError> {
     let (target_kind, target_id) = wire::target_words(&entry.target);
     let (bar_kind, bar_value) = wire::bar_words(entry.bar);
     query(
@@ -91,33 +107,33 @@ pub(crate) async fn head(connection: &mut Connection) -> Result<Head, StoreError
     })
 }
 
-/// The next entries after `sequence`, in order, at most `limit`.
+/// The next news after `sequence`, in order, at most `limit`. A grant that was taken back is left out:
+/// what took it back is in the log after it.
 pub(crate) async fn after(
     connection: &mut Connection,
     sequence: Sequence,
     limit: u32,
 ) -> Result<Vec<News>, StoreError> {
-    query(
+    let rows = query(
         "SELECT sequence, issuer, target_kind, target_id, bar_kind, bar_value, forget_at FROM revocations
          WHERE sequence > $1 ORDER BY sequence LIMIT $2",
     )
     .bind(i64::try_from(sequence.0).unwrap_or(i64::MAX))
     .bind(i64::from(limit))
     .fetch_all(connection)
-    .await?
-    .into_iter()
-    .map(entry)
-    .collect()
+    .await?;
+    let grants = api_keys::grants_after(connection, sequence, limit, None).await?;
+    merged(rows, grants, limit)
 }
 
-/// The next entries after `sequence` that may not be forgotten yet, in order, at most `limit`.
+/// The next news after `sequence` that still matters, in order, at most `limit`.
 pub(crate) async fn standing(
     connection: &mut Connection,
     sequence: Sequence,
     limit: u32,
     now: UnixSeconds,
 ) -> Result<Vec<News>, StoreError> {
-    query(
+    let rows = query(
         "SELECT sequence, issuer, target_kind, target_id, bar_kind, bar_value, forget_at FROM revocations
          WHERE sequence > $1 AND (forget_at IS NULL OR forget_at > $3) ORDER BY sequence LIMIT $2",
     )
@@ -125,10 +141,20 @@ pub(crate) async fn standing(
     .bind(i64::from(limit))
     .bind(now.0)
     .fetch_all(connection)
-    .await?
-    .into_iter()
-    .map(entry)
-    .collect()
+    .await?;
+    let grants = api_keys::grants_after(connection, sequence, limit, Some(now)).await?;
+    merged(rows, grants, limit)
+}
+
+/// The first `limit` of both, each of which is a list of the first `limit` of its kind.
+fn merged(rows: Vec<Row>, grants: Vec<News>, limit: u32) -> Result<Vec<News>, StoreError> {
+    let mut news = rows.into_iter().map(entry).collect::<Result<Vec<_>, _>>()?;
+    if !grants.is_empty() {
+        news.extend(grants);
+        news.sort_by_key(News::sequence);
+        news.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    }
+    Ok(news)
 }
 
 fn entry(row: Row) -> Result<News, StoreError> {
@@ -154,7 +180,7 @@ fn entry(row: Row) -> Result<News, StoreError> {
     }))
 }
 
-fn number(sequence: i64) -> Result<Sequence, StoreError> {
+pub(super) fn number(sequence: i64) -> Result<Sequence, StoreError> {
     u64::try_from(sequence)
         .map(Sequence)
         .map_err(|_| StoreError::Corrupt("sequence"))

@@ -4,6 +4,7 @@
 
 mod accounts;
 mod administration;
+mod api_keys;
 mod control;
 mod durability;
 mod input;

@@ -11,7 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use durward_auth::{AuthConfig, AuthService, Clock, Environment, NewUser, PasswordCost, Secret, StartError};
 use durward_config::{Diagnostics, Document};
-use durward_contract::{Follower, Loading, News, RevocationEntry, Sequence, Snapshot, UnixSeconds};
+use durward_contract::{Follower, Grant, Loading, News, RevocationEntry, Sequence, Snapshot, UnixSeconds};
 use durward_testing::postgres::{self, Database};
 use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt, Full};
@@ -151,6 +151,7 @@ impl Clock for ManualClock {
 pub struct Recorder {
     pub loaded: Mutex<Vec<Snapshot>>,
     pub applied: Mutex<Vec<RevocationEntry>>,
+    pub granted: Mutex<Vec<Grant>>,
     pub attested: Mutex<Vec<Sequence>>,
     /// Fails the next `apply`, as a process does that dies there.
     pub die: AtomicBool,
@@ -159,6 +160,10 @@ pub struct Recorder {
 impl Recorder {
     pub fn entries(&self) -> Vec<RevocationEntry> {
         self.applied.lock().unwrap().clone()
+    }
+
+    pub fn grants(&self) -> Vec<Grant> {
+        self.granted.lock().unwrap().clone()
     }
 }
 
@@ -188,6 +193,7 @@ impl Follower for Recorder {
         );
         assert_eq!(news.last().map(News::sequence), Some(head));
         self.applied.lock().unwrap().extend(revocations(news));
+        self.granted.lock().unwrap().extend(grants(news));
     }
 
     fn attest(&self, head: Sequence, _age: Duration) {
@@ -200,6 +206,14 @@ pub fn revocations(news: &[News]) -> impl Iterator<Item = RevocationEntry> {
     news.iter().filter_map(|news| match news {
         News::Revocation(entry) => Some(entry.clone()),
         News::Grant(_) => None,
+    })
+}
+
+/// The grants among the news.
+pub fn grants(news: &[News]) -> impl Iterator<Item = Grant> {
+    news.iter().filter_map(|news| match news {
+        News::Revocation(_) => None,
+        News::Grant(grant) => Some(grant.clone()),
     })
 }
 
@@ -330,6 +344,11 @@ impl House {
         self.service.close().await;
         drop(self);
         plan.build().await
+    }
+
+    /// What its clock says.
+    pub fn clock_now(&self) -> i64 {
+        self.clock.now().0
     }
 
     pub fn call(&self, method: Method, path: &str) -> Call<'_> {

@@ -1,0 +1,130 @@
+//! `durward apikey …`: API keys of services, through the control socket.
+
+use hyper::Method;
+use serde_json::{Value, json};
+
+use super::{print, table, text};
+use crate::cli::ApikeyCommand;
+use crate::configuration::control_client;
+use crate::control::client::segment;
+use crate::exit::Failure;
+
+/// Runs an `apikey` command. When one that makes or revokes returns, the gateway in the service's
+/// process has applied it.
+pub async fn run(command: ApikeyCommand) -> Result<(), Failure> {
+    match command {
+        ApikeyCommand::Create {
+            service,
+            scopes,
+            expires,
+            client,
+        } => {
+            let body = json!({ "service": service, "scopes": scopes, "expires_in": expires_in(&expires)? });
+            let answer = control_client(&client.config)?
+                .call(Method::POST, "/api-keys", Some(body))
+                .await?;
+            print(client.json, &answer, made);
+        }
+        ApikeyCommand::List(client) => {
+            let answer = control_client(&client.config)?
+                .call(Method::GET, "/api-keys", None)
+                .await?;
+            print(client.json, &answer, listed);
+        }
+        ApikeyCommand::Revoke { id, client } => {
+            let path = format!("/api-keys/{}", segment(&id));
+            let answer = control_client(&client.config)?
+                .call(Method::DELETE, &path, None)
+                .await?;
+            print(client.json, &answer, |key| {
+                format!(
+                    "key {id} of {} is revoked: the gateway in the service's process refuses from now on",
+                    text(key, "service")
+                )
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Seconds, or `never`.
+fn expires_in(text: &str) -> Result<Value, Failure> {
+    if text == "never" {
+        return Ok(json!(text));
+    }
+    match humantime::parse_duration(text) {
+        Ok(duration) => Ok(json!(duration.as_secs())),
+        Err(_) => Err(Failure::Usage(format!(
+            "--expires must be like 90d or 12h, or `never`, and this is `{text}`"
+        ))),
+    }
+}
+
+fn made(key: &Value) -> String {
+    format!(
+        "made key {} of {} with scopes [{}], {}\nkey (shown once): {}",
+        text(key, "id"),
+        text(key, "service"),
+        scopes(key),
+        match key["expires_at"].as_i64() {
+            Some(end) => format!("valid until {}", moment(end)),
+            None => "without an end".to_owned(),
+        },
+        text(key, "key")
+    )
+}
+
+fn listed(answer: &Value) -> String {
+    let rows: Vec<Vec<String>> = answer["api_keys"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(row)
+        .collect();
+    table(&["SERVICE", "ID", "SCOPES", "STATE", "EXPIRES", "MADE BY"], &rows)
+}
+
+fn row(key: &Value) -> Vec<String> {
+    vec![
+        text(key, "service").to_owned(),
+        text(key, "id").to_owned(),
+        scopes(key),
+        text(key, "state").to_owned(),
+        key["expires_at"].as_i64().map_or("never".to_owned(), moment),
+        text(key, "created_by").to_owned(),
+    ]
+}
+
+fn scopes(key: &Value) -> String {
+    let scopes = key["scopes"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str);
+    scopes.collect::<Vec<_>>().join(" ")
+}
+
+fn moment(seconds: i64) -> String {
+    let since = std::time::Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
+    humantime::format_rfc3339_seconds(std::time::SystemTime::UNIX_EPOCH + since).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lives_are_durations_or_never() {
+        assert_eq!(expires_in("90d").unwrap(), json!(90 * 86_400));
+        assert_eq!(expires_in("1h 30m").unwrap(), json!(5400));
+        assert_eq!(expires_in("never").unwrap(), json!("never"));
+        for bad in ["", "90", "soon", "-1d", "Never"] {
+            assert!(expires_in(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn moments_are_told_in_utc() {
+        assert_eq!(moment(86_400), "1970-01-02T00:00:00Z");
+    }
+}

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::{Backend, OWN, Service, Setup, Tokens, claims, get, login, mint, post, put};
 
@@ -60,10 +60,26 @@ fn live_a_little(service: &Service) -> (Vec<String>, Vec<String>) {
     let foreign = mint(&crate::harness::Key::es256("k9"), &claims("carol"));
     ask(&get("/api/x").bearer(&foreign)).expect(401);
     ask(&post("/auth/logout").bearer(&fourth.access)).expect(401);
+    let made = service.told(&["apikey", "create", "billing", "--scope", "a", "--json"]);
+    let made: Value = serde_json::from_str(&made).unwrap();
+    let key = made["key"].as_str().unwrap().to_owned();
+    let with_key = |target: &str| get(target).header("X-Api-Key", &key);
+    ask(&with_key("/services/x")).expect(200);
+    ask(&with_key("/api/x")).expect(403);
+    ask(&with_key("/services/x").header("X-Api-Key", &key)).expect(400);
+    ask(&with_key("/auth/me")).expect(403);
+    ask(&get("/services/x").bearer(&key)).expect(403);
+    ask(&get("/api/x").bearer(&key)).expect(401);
+    ask(&get(format!("/services/x?api_key={key}"))).expect(401);
+    ask(&get(format!("/public/x?api_key={key}"))).expect(200);
+    ask(&get("/services/x").header("X-Api-Key", format!("{key}x"))).expect(401);
+    service.told(&["apikey", "list"]);
+    service.told(&["apikey", "revoke", made["id"].as_str().unwrap()]);
+    ask(&with_key("/services/x")).expect(401);
     service.told(&["ban", "carol"]);
     ask(&login("carol", NEXT)).expect(403);
 
-    let mut secrets: Vec<String> = [PASSWORD, WRONG, NEXT, API_KEY, &foreign]
+    let mut secrets: Vec<String> = [PASSWORD, WRONG, NEXT, API_KEY, &foreign, &key]
         .map(str::to_owned)
         .into();
     for tokens in [first, second, third, fourth] {
@@ -96,6 +112,7 @@ fn nothing_that_is_written_has_a_secret_in_it() {
             r#"api: { servers: ["@api"] }"#,
             r#"api: { servers: ["@api"], headers: { X-Api-Key: { file: api-key } } }"#,
         )
+        .append("  - { path: /services/**, upstream: api, credentials: [api_key] }\n")
         .api(&backend)
         .file("api-key", API_KEY)
         .environment("DURWARD_LOG", "trace")
@@ -172,7 +189,7 @@ fn access_log_lines_are_json_with_reason_and_user() {
     process.signal("TERM");
     assert_eq!(process.finish().code, 0);
     let text = folder.text("access.log");
-    let lines: Vec<serde_json::Value> = text
+    let lines: Vec<Value> = text
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
@@ -238,7 +255,7 @@ fn the_published_keys_are_public_ones() {
     for private in ["d", "p", "q", "k", "dp", "dq", "qi"] {
         assert!(keys[0].get(private).is_none(), "{set}");
     }
-    let listed: serde_json::Value = serde_json::from_str(&service.told(&["keys", "list", "--json"])).unwrap();
+    let listed: Value = serde_json::from_str(&service.told(&["keys", "list", "--json"])).unwrap();
     assert_eq!(listed["keys"][0]["kid"], keys[0]["kid"]);
     let service = service.restart();
     assert_eq!(

@@ -1,6 +1,7 @@
 //! Black-box tests of the real binary: what users, backends and operators see of it.
 
 mod apart;
+mod api_keys;
 mod attack_cases;
 mod ban;
 mod bodies;

@@ -73,6 +73,9 @@ fn live_a_little(service: &Service) -> (Vec<String>, Vec<String>) {
     ask(&get(format!("/services/x?api_key={key}"))).expect(401);
     ask(&get(format!("/public/x?api_key={key}"))).expect(200);
     ask(&get("/services/x").header("X-Api-Key", format!("{key}x"))).expect(401);
+    let url = format!("http://{}/services/x", service.edge);
+    let explained = service.command_with_input(&["explain", "GET", &url, "--api-key", "-"], &key);
+    assert_eq!(explained.code, 0, "{explained:?}");
     service.told(&["apikey", "list"]);
     service.told(&["apikey", "revoke", made["id"].as_str().unwrap()]);
     ask(&with_key("/services/x")).expect(401);

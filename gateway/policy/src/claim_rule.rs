@@ -76,6 +76,12 @@ impl Requirement {
         self.entries.is_empty() && self.groups.is_empty()
     }
 
+    /// Whether claims with nothing but `scope` could meet it: those of an API key.
+    pub(crate) fn can_be_met_by_scopes(&self) -> bool {
+        let some_can = |group: &Group| group.alternatives.iter().any(Self::can_be_met_by_scopes);
+        self.entries.iter().all(|entry| entry.claim.is_just(SCOPE)) && self.groups.iter().all(some_can)
+    }
+
     /// Whether a rule compares the parameter at `index`.
     pub fn uses_param(&self, index: usize) -> bool {
         let in_entry = |entry: &Entry| {

@@ -210,6 +210,13 @@ impl Demands {
             Some(node) => CredentialKinds::compile(node, diagnostics),
             None => Some(CredentialKinds::BEARER),
         };
+        if let (Some(CredentialKinds { bearer: false, .. }), Some(node), Some(requirement)) =
+            (credentials, require, &requirement)
+            && !requirement.can_be_met_by_scopes()
+        {
+            let message = "no API key meets `require`: a key has no claim but `scope`";
+            diagnostics.warning(node.place, message, "write `require: { scope: ... }`");
+        }
         let issuers = match (credentials, issuers) {
             (Some(CredentialKinds { bearer: false, .. }), Some(node)) => {
                 let message = "the route accepts no tokens, and has `issuers`";

@@ -217,3 +217,49 @@ fn routes_are_a_list_and_bounded() {
         "{errors}"
     );
 }
+
+#[test]
+fn what_no_key_can_meet_is_a_warning() {
+    for (require, warned) in [
+        ("{ sub: billing }", true),
+        ("{ scope: read, roles: admin }", true),
+        ("{ any: [{ roles: admin }, { sub: x }] }", true),
+        ("{ scope: read }", false),
+        ("{ any: [{ roles: admin }, { scope: read }] }", false),
+    ] {
+        for (kinds, alone) in [("[api_key]", true), ("[bearer, api_key]", false)] {
+            let text = errors(&format!(
+                "path: /a, upstream: api, credentials: {kinds}, require: {require}"
+            ));
+            assert_eq!(
+                text.contains("warning: no API key meets `require`"),
+                warned && alone,
+                "{require} {kinds}: {text}"
+            );
+        }
+    }
+}
+
+#[test]
+fn credentials_are_tokens_unless_the_route_says_more() {
+    use crate::CredentialKinds;
+    for (route, bearer, api_key) in [
+        ("path: /a, upstream: api", true, false),
+        ("path: /a, upstream: api, access: optional", true, false),
+        ("path: /a, upstream: api, credentials: api_key", false, true),
+        (
+            "path: /a, upstream: api, credentials: [api_key, bearer]",
+            true,
+            true,
+        ),
+        ("path: /a, upstream: api, access: public", false, false),
+    ] {
+        let (routes, errors) = compile(&format!("- {{ {route} }}\n"));
+        assert_eq!(errors, "", "{route}");
+        assert_eq!(
+            routes[0].credentials,
+            CredentialKinds { bearer, api_key },
+            "{route}"
+        );
+    }
+}

@@ -35,6 +35,8 @@ pub(crate) struct Publishing {
     session: Option<Session>,
     backoff: Backoff,
     foreign: Option<Foreign>,
+    /// The epoch that was current last, whatever became of the connection.
+    last_epoch: Option<String>,
 }
 
 /// What is known as long as one connection lasts.
@@ -101,6 +103,7 @@ impl Publishing {
             session: None,
             backoff,
             foreign: None,
+            last_epoch: None,
         }
     }
 
@@ -296,6 +299,7 @@ impl Publishing {
 
     fn enter(&mut self, epoch: EpochKeys, head: Sequence) {
         if let Some(session) = &mut self.session {
+            self.last_epoch = Some(epoch.epoch.clone());
             session.epoch = Some(epoch);
             session.head = head;
         }
@@ -312,6 +316,7 @@ impl Publishing {
             log: self.log.as_ref(),
             log_timeout: self.shared.options.log_timeout,
             publisher: &session.id,
+            left_behind: self.last_epoch.as_deref(),
         };
         tracing::warn!(why, "Redis is built anew from SQL");
         match rebuild.run(found, sql).await? {

@@ -63,6 +63,9 @@ pub(crate) struct Rebuild<'r> {
     pub log_timeout: Duration,
     /// Whose lock it is.
     pub publisher: &'r str,
+    /// The epoch that was current when this publisher last looked: where `meta` is lost, nobody else
+    /// knows which keys are left behind.
+    pub left_behind: Option<&'r str>,
 }
 
 impl Rebuild<'_> {
@@ -158,7 +161,10 @@ impl Rebuild<'_> {
         log: &str,
         built: &Built,
     ) -> Result<Flip, StoreError> {
-        let old = self.keys.epoch(&found.epoch);
+        let old = match self.left_behind {
+            Some(epoch) if found.epoch.is_empty() => self.keys.epoch(epoch),
+            _ => self.keys.epoch(&found.epoch),
+        };
         let (word, epoch, head): (String, String, String) = FLIP
             .run(
                 self.node,

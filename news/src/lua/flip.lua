@@ -9,5 +9,5 @@ if redis.call('HLEN', KEYS[2]) ~= tonumber(ARGV[6]) then return {'lost', '', ''}
 redis.call('PERSIST', KEYS[2])
 redis.call('PERSIST', KEYS[3])
 redis.call('HSET', KEYS[1], 'epoch', ARGV[3], 'log', ARGV[4], 'head', ARGV[5], 'count', ARGV[6])
-if epoch ~= '' then redis.call('UNLINK', KEYS[4], KEYS[5], KEYS[6]) end
+redis.call('UNLINK', KEYS[4], KEYS[5], KEYS[6])
 return {'ok', ARGV[5], ''}

@@ -109,7 +109,7 @@ impl Server {
             .expect("redis-server is installed");
         self.child = Some(child);
         let start = Instant::now();
-        while !self.try_ask(&["PING"]).is_some_and(|reply| !reply.is_empty()) {
+        while self.try_ask(&["PING"]).is_none_or(|reply| reply.is_empty()) {
             assert!(start.elapsed() < PATIENCE, "redis-server does not start");
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -157,6 +157,13 @@ impl Server {
             }
         }
         String::from_utf8(reply).ok()
+    }
+
+    /// The key of the current epoch's entries, or nothing.
+    pub fn entries(&self) -> String {
+        let epoch = self.ask(&["HGET", "{durward}:meta", "epoch"]);
+        let epoch = epoch.lines().nth(1).unwrap_or("none").to_owned();
+        format!("{{durward}}:{epoch}:entries")
     }
 
     pub fn url(&self) -> String {

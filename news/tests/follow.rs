@@ -1,0 +1,233 @@
+//! News travels: from a log through a real Redis to gateways.
+
+mod parties;
+mod servers;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use durward_contract::{Bar, Sequence};
+use parties::{Gateway, MemoryLog, publish, until};
+use servers::Server;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_committed_is_applied_by_every_gateway() {
+    let server = Server::start(&[]);
+    let log = MemoryLog::new();
+    for number in 0..1500 {
+        log.ban(&format!("early{number}"));
+    }
+    let publisher = publish(&server.connector(), &log);
+    let gateways: Vec<_> = (0..3).map(|_| Gateway::new(&log)).collect();
+    let tasks: Vec<_> = gateways
+        .iter()
+        .enumerate()
+        .map(|(number, gateway)| gateway.follow(&server.connector(), &format!("edge{number}")))
+        .collect();
+    for gateway in &gateways {
+        until("loaded and fresh", || gateway.is_loaded() && gateway.is_fresh()).await;
+        assert_eq!(gateway.len(), 1500);
+    }
+    let mut took = Vec::new();
+    for number in 0..100 {
+        let user = format!("late{number}");
+        let start = Instant::now();
+        let sequence = log.ban(&user);
+        publisher.wake();
+        while !gateways.iter().all(|gateway| gateway.applied() >= sequence) {
+            assert!(start.elapsed() < servers::PATIENCE);
+            tokio::task::yield_now().await;
+        }
+        took.push(start.elapsed());
+        assert!(gateways.iter().all(|gateway| gateway.refuses(&user)));
+    }
+    took.sort();
+    println!(
+        "commit to applied on three: p50 {:?}, p99 {:?}",
+        took[50], took[98]
+    );
+    until("fresh", || gateways.iter().all(|gateway| gateway.is_fresh())).await;
+    gateways.iter().for_each(|gateway| gateway.was_told_the_truth());
+    assert!(tasks.iter().all(|task| task.status().loads == 1));
+    publisher.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_that_race_publish_each_entry_once_and_in_order() {
+    let server = Server::start(&[]);
+    let log = MemoryLog::new();
+    let publishers: Vec<_> = (0..3)
+        .map(|_| Arc::new(publish(&server.connector(), &log)))
+        .collect();
+    let gateway = Gateway::new(&log);
+    let task = gateway.follow(&server.connector(), "edge");
+    until("loaded", || gateway.is_loaded()).await;
+    let racing: Vec<_> = publishers
+        .iter()
+        .enumerate()
+        .map(|(replica, publisher)| {
+            let (log, publisher) = (Arc::clone(&log), Arc::clone(publisher));
+            tokio::spawn(async move {
+                for number in 0..200 {
+                    log.ban(&format!("user{replica}-{number}"));
+                    publisher.wake();
+                    tokio::task::yield_now().await;
+                }
+            })
+        })
+        .collect();
+    for task in racing {
+        task.await.unwrap();
+    }
+    until("all applied", || gateway.applied() == Sequence(600)).await;
+    assert_eq!(gateway.len(), 600);
+    until("fresh", || gateway.is_fresh()).await;
+    gateway.was_told_the_truth();
+    assert_eq!(task.status().loads, 1);
+    assert!(
+        publishers
+            .iter()
+            .map(|publisher| publisher.status().rebuilds)
+            .sum::<u64>()
+            <= 1
+    );
+    // A gateway that comes later loads what the others were told.
+    let later = Gateway::new(&log);
+    let _task = later.follow(&server.connector(), "later");
+    until("loaded", || later.is_loaded()).await;
+    assert_eq!(later.len(), 600);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn how_far_an_entry_has_come_is_known_by_name() {
+    let server = Server::start(&[]);
+    let log = MemoryLog::new();
+    let publisher = publish(&server.connector(), &log);
+    let gateways: Vec<_> = (0..3).map(|_| Gateway::new(&log)).collect();
+    let mut tasks: Vec<_> = gateways
+        .iter()
+        .enumerate()
+        .map(|(number, gateway)| gateway.follow(&server.connector(), &format!("edge {number}")))
+        .collect();
+    until("loaded", || gateways.iter().all(|gateway| gateway.is_fresh())).await;
+    let sequence = log.ban("mallory");
+    publisher.wake();
+    let reach = publisher.reach(sequence, Duration::from_secs(5)).await.unwrap();
+    println!("reach: {:?}", reach.took);
+    assert!(reach.is_complete(), "{reach:?}");
+    let names: Vec<_> = reach
+        .gateways
+        .iter()
+        .map(|gateway| gateway.name.as_str())
+        .collect();
+    assert_eq!(names, ["edge 0", "edge 1", "edge 2"]);
+
+    // One that stops in order is not waited for; one that just falls silent is named.
+    tasks.pop().unwrap().stop().await;
+    drop(tasks.pop());
+    let sequence = log.ban("eve");
+    publisher.wake();
+    let reach = publisher
+        .reach(sequence, Duration::from_millis(300))
+        .await
+        .unwrap();
+    let applied: Vec<_> = reach
+        .gateways
+        .iter()
+        .map(|gateway| (gateway.name.as_str(), gateway.applied))
+        .collect();
+    assert_eq!(applied, [("edge 0", true), ("edge 1", false)]);
+    // Until it has been silent for long.
+    until("forgotten", || {
+        !server.ask(&["HVALS", "{durward}:gateways"]).contains("edge 1")
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_are_granted_and_ended_and_expired_entries_leave_redis() {
+    let server = Server::start(&[]);
+    let log = MemoryLog::new();
+    let publisher = publish(&server.connector(), &log);
+    let gateway = Gateway::new(&log);
+    let _task = gateway.follow(&server.connector(), "edge");
+    until("loaded", || gateway.is_loaded()).await;
+    log.grant("k1");
+    log.grant("k2");
+    publisher.wake();
+    until("granted", || {
+        gateway.accepts_key("k1") && gateway.accepts_key("k2")
+    })
+    .await;
+    log.end_key("k1");
+    log.revoke("alice", Bar::Always, Some(log.clock() + 10));
+    publisher.wake();
+    until("ended", || !gateway.accepts_key("k1") && gateway.refuses("alice")).await;
+    let entries = || server.ask(&["HKEYS", &server.entries()]);
+    let held = entries();
+    assert!(
+        held.contains("g:6:issuer:k2") && !held.contains("g:6:issuer:k1"),
+        "{held}"
+    );
+    assert!(held.contains("alice"), "{held}");
+    log.advance(11);
+    until("forgotten", || !entries().contains("alice")).await;
+    let later = Gateway::new(&log);
+    let _task = later.follow(&server.connector(), "later");
+    until("loaded", || later.is_loaded() && later.is_fresh()).await;
+    assert!(later.accepts_key("k2") && !later.accepts_key("k1") && !later.refuses("alice"));
+    assert_eq!(publisher.status().rebuilds, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_later_entry_that_refuses_less_does_not_displace_one_that_refuses_more() {
+    let server = Server::start(&[]);
+    let log = MemoryLog::new();
+    let publisher = publish(&server.connector(), &log);
+    log.revoke("alice", Bar::EpochBelow(9), None);
+    log.revoke("alice", Bar::EpochBelow(10), Some(log.clock() + 10));
+    log.revoke("bob", Bar::EpochBelow(9), None);
+    let last = log.revoke("bob", Bar::EpochBelow(3), None);
+    publisher.wake();
+    until("published", || publisher.status().published == last).await;
+    let gateway = Gateway::new(&log);
+    let _task = gateway.follow(&server.connector(), "edge");
+    until("loaded", || gateway.is_loaded()).await;
+    let mut alice = gateway.bars("alice");
+    alice.sort_by_key(|bar| format!("{bar:?}"));
+    assert_eq!(alice, [Bar::EpochBelow(10), Bar::EpochBelow(9)]);
+    assert!(gateway.bars("bob").contains(&Bar::EpochBelow(9)));
+    // One that refuses more takes its place.
+    let last = log.revoke("bob", Bar::EpochBelow(12), None);
+    publisher.wake();
+    until("published", || publisher.status().published == last).await;
+    log.advance(11);
+    let entries = server.entries();
+    until("forgotten", || !server.ask(&["HKEYS", &entries]).contains('#')).await;
+    let later = Gateway::new(&log);
+    let _task = later.follow(&server.connector(), "later");
+    until("loaded", || later.is_loaded()).await;
+    assert_eq!(later.bars("alice"), [Bar::EpochBelow(9)]);
+    assert!(later.bars("bob").contains(&Bar::EpochBelow(12)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_were_purged_leave_no_gap() {
+    let server = Server::start(&[]);
+    let log = MemoryLog::new();
+    let publisher = publish(&server.connector(), &log);
+    let gateway = Gateway::new(&log);
+    let task = gateway.follow(&server.connector(), "edge");
+    until("loaded", || gateway.is_fresh()).await;
+    for number in 0..10 {
+        log.ban(&format!("user{number}"));
+    }
+    log.purge(3..=4);
+    log.purge(9..=10);
+    until("all applied", || gateway.applied() == Sequence(10)).await;
+    until("published", || publisher.status().published == Sequence(10)).await;
+    assert_eq!(gateway.len(), 6);
+    until("fresh", || gateway.is_fresh()).await;
+    gateway.was_told_the_truth();
+    assert_eq!(task.status().loads, 1);
+}

@@ -108,15 +108,10 @@ impl Following {
         }
     }
 
-    /// One pair of connections, until one of them fails.
+    /// One connection for the pulse and what goes on beside it, until one of them fails.
     async fn session(&self, backoff: &mut Backoff) -> Result<std::convert::Infallible, StoreError> {
         let options = &self.shared.options;
         let mut pulse = self.shared.connector.connect_home(options.timeouts).await?;
-        let blocking = Timeouts {
-            response: options.block + options.timeouts.response,
-            ..options.timeouts
-        };
-        let mut stream = self.shared.connector.connect_home(blocking).await?;
         // Ticks of another connection may be those of another server.
         let mut ring = FreshnessRing::default();
         loop {
@@ -129,13 +124,13 @@ impl Following {
             let epoch = self.keys.epoch(&meta.epoch);
             if self.must_load(&meta) {
                 tokio::select! {
-                    loaded = self.load(&mut stream, &epoch) => loaded?,
+                    loaded = self.load(&epoch) => loaded?,
                     failed = self.beat_on(&mut pulse, &mut ring) => return Err(failed),
                 }
             }
             backoff.reset();
             tokio::select! {
-                failed = self.read_stream(&mut stream, &epoch) => return Err(failed),
+                failed = self.read_stream(&epoch) => return Err(failed),
                 watched = self.watch(&mut pulse, &mut ring, &epoch) => watched?,
             }
         }
@@ -165,7 +160,7 @@ impl Following {
         }
     }
 
-    async fn load(&self, node: &mut Node, epoch: &EpochKeys) -> Result<(), StoreError> {
+    async fn load(&self, epoch: &EpochKeys) -> Result<(), StoreError> {
         let options = &self.shared.options;
         let (at_least, again) = {
             let state = self.state.lock();
@@ -175,9 +170,9 @@ impl Following {
             // A thousand gateways notice the same thing at the same time.
             sleep(random::up_to(options.reload_spread)).await;
         }
-        let patience = options.timeouts.response;
+        let mut node = self.shared.connector.connect_home(options.timeouts).await?;
         let follower = self.follower.as_ref();
-        let loaded = snapshot::load(node, &self.keys, epoch, follower, at_least, patience).await?;
+        let loaded = snapshot::load(&mut node, &self.keys, epoch, follower, at_least).await?;
         let mut state = self.state.lock();
         state.loaded = Some(Loaded {
             epoch: epoch.epoch.clone(),
@@ -203,13 +198,23 @@ impl Following {
         Ok(())
     }
 
-    /// Applies each batch as it comes.
-    async fn read_stream(&self, node: &mut Node, epoch: &EpochKeys) -> StoreError {
+    /// Applies each batch as it comes. On a connection of its own: while Redis blocks it, nothing
+    /// else that is asked there is answered, not even once we no longer wait.
+    async fn read_stream(&self, epoch: &EpochKeys) -> StoreError {
+        let options = &self.shared.options;
+        let blocking = Timeouts {
+            response: options.block + options.timeouts.response,
+            ..options.timeouts
+        };
+        let mut node = match self.shared.connector.connect_home(blocking).await {
+            Ok(node) => node,
+            Err(error) => return error,
+        };
         loop {
             let after = self.state.lock().applied;
             let mut command = cmd("XREAD");
             command.arg("COUNT").arg(READ_BATCHES).arg("BLOCK");
-            command.arg(u64::try_from(self.shared.options.block.as_millis()).unwrap_or(u64::MAX));
+            command.arg(u64::try_from(options.block.as_millis()).unwrap_or(u64::MAX));
             command
                 .arg("STREAMS")
                 .arg(&epoch.stream)

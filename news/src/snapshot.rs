@@ -1,7 +1,5 @@
 //! Loading all that an epoch holds.
 
-use std::time::Duration;
-
 use durward_contract::{Follower, News, Sequence, wire};
 use redis::{Value, cmd};
 
@@ -29,7 +27,6 @@ pub(crate) async fn load(
     epoch: &EpochKeys,
     follower: &dyn Follower,
     at_least: Sequence,
-    patience: Duration,
 ) -> Result<Snapshot, StoreError> {
     let (log, head) = check(node, keys, epoch).await?;
     if head < at_least {
@@ -40,7 +37,7 @@ pub(crate) async fn load(
     }
     let mut loading = follower.begin_load();
     let mut unreadable = 0;
-    let mut page = scan(node, epoch, b"0", patience).await?;
+    let mut page = scan(node, epoch, b"0").await?;
     loop {
         let (cursor, items) = page;
         let mut add = || {
@@ -53,7 +50,7 @@ pub(crate) async fn load(
             break;
         }
         // The next page is on its way while this one is read.
-        let (next, ()) = tokio::join!(scan(node, epoch, &cursor, patience), async { add() });
+        let (next, ()) = tokio::join!(scan(node, epoch, &cursor), async { add() });
         page = next?;
     }
     // What was scanned is whole only if nothing took the keys away meanwhile.
@@ -92,14 +89,10 @@ async fn scan(
     node: &mut Node,
     epoch: &EpochKeys,
     cursor: &[u8],
-    patience: Duration,
 ) -> Result<(Vec<u8>, Vec<Value>), StoreError> {
     let mut command = cmd("HSCAN");
     command.arg(&epoch.entries).arg(cursor).arg("COUNT").arg(PAGE);
-    let reply = tokio::time::timeout(patience, node.ask(&command))
-        .await
-        .map_err(|_| StoreError::timeout("HSCAN"))??;
-    let Value::Array(parts) = reply else {
+    let Value::Array(parts) = node.ask(&command).await? else {
         return Err(StoreError::unexpected("HSCAN"));
     };
     match <[Value; 2]>::try_from(parts) {

@@ -13,16 +13,22 @@ end
 
 local function put(entries, expiry, slot, text, ended)
   local new = cjson.decode(text)
-  local field = slot
+  local field, change = slot, 0
   local old = redis.call('HGET', entries, slot)
-  if old and not covers(new, cjson.decode(old)) then
-    field = slot .. '#' .. string.format('%.0f', new[2])
+  if old then
+    old = cjson.decode(old)
+    if not covers(new, old) then
+      -- Nothing to add where the old one refuses all of it anyway.
+      field = not covers(old, new) and slot .. '#' .. string.format('%.0f', new[2])
+    end
   end
-  local change = redis.call('HSET', entries, field, text)
-  if new[8] == cjson.null then
-    redis.call('ZREM', expiry, field)
-  else
-    redis.call('ZADD', expiry, string.format('%.0f', new[8]), field)
+  if field then
+    change = redis.call('HSET', entries, field, text)
+    if new[8] == cjson.null then
+      redis.call('ZREM', expiry, field)
+    else
+      redis.call('ZADD', expiry, string.format('%.0f', new[8]), field)
+    end
   end
   if ended ~= '' then
     change = change - redis.call('HDEL', entries, ended)

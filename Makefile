@@ -43,5 +43,5 @@ tools:
 
 test-tools: tools
 	@scripts/need.sh nginx:nginx-light python3:python3 curl:curl postgres:postgresql \
-		redis-server:redis-server redis-sentinel:redis-sentinel redis-cli:redis-tools faketime:faketime
+		redis-server:redis-server redis-sentinel:redis-sentinel redis-cli:redis-tools faketime:faketime openssl:openssl
 	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || rustup component add rustfmt clippy

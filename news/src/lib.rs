@@ -18,6 +18,8 @@ mod following;
 mod freshness;
 mod log;
 mod protocol;
+mod publish_batch;
+mod publish_failure;
 mod publisher;
 mod publishing;
 mod random;
@@ -31,6 +33,7 @@ mod store_health;
 mod store_secret;
 mod store_tls;
 mod store_url;
+mod stream_batch;
 
 pub use connection::{Connection, Connector, Timeouts};
 pub use follower::{FollowerOptions, FollowerStatus, FollowerTask};

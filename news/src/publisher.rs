@@ -156,7 +156,7 @@ impl Publisher {
         reach::wait(&mut node, &shared.keys, &log, sequence, timeout).await
     }
 
-    /// Stops, after the step that is under way.
+    /// Stops. What is under way is left as it is: a replica, or the next start, goes on from there.
     pub async fn stop(&self) {
         self.shared.stop.send_replace(true);
         let task = self.task.lock().take();

@@ -6,18 +6,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use durward_contract::{News, Sequence};
-use tokio::sync::watch;
+use durward_contract::Sequence;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::dial::Node;
 use crate::log::{Log, LogError, LogHead};
-use crate::protocol::{
-    ATTEST, BATCH_BYTES, BATCH_ENTRIES, BEGIN, EpochKeys, FORGET, Meta, PUBLISH, SWEEP, push_entry,
-};
+use crate::protocol::{ATTEST, BATCH_ENTRIES, BEGIN, EpochKeys, FORGET, Meta, SWEEP};
+use crate::publish_batch::{Batch, Published};
+use crate::publish_failure::Failure;
 use crate::publisher::{PublishFault, Shared};
 use crate::random::{self, Backoff};
-use crate::rebuild::{Found, Rebuild, RebuildError, Rebuilt};
+use crate::rebuild::{Found, Rebuild, Rebuilt};
 use crate::store_error::{StoreError, StoreFault};
 use crate::store_health;
 
@@ -25,6 +24,10 @@ use crate::store_health;
 const GONE_AFTER_TICKS: u32 = 30;
 /// For how many of our cycles another log's attestations must rest before we replace it.
 const FOREIGN_REST: u32 = 5;
+/// How often in a row what is known may be out of date before that is a fault, and the longest wait
+/// until then.
+const OFTEN_AGAIN: u32 = 8;
+const SOON: Duration = Duration::from_millis(100);
 /// How many entries are forgotten at a time, and how often in one cycle.
 const FORGET_BATCH: u32 = 1000;
 const FORGET_ROUNDS: usize = 20;
@@ -37,6 +40,8 @@ pub(crate) struct Publishing {
     foreign: Option<Foreign>,
     /// The epoch that was current last, whatever became of the connection.
     last_epoch: Option<String>,
+    /// How often in a row what was known was out of date.
+    again: u32,
 }
 
 /// What is known as long as one connection lasts.
@@ -61,39 +66,6 @@ struct Foreign {
     rested: u32,
 }
 
-enum Failure {
-    Store(StoreError),
-    Log(LogError),
-    WentBack {
-        redis: Sequence,
-        sql: Sequence,
-    },
-    AnotherLog,
-    /// Not a failure: what was known is out of date, and the next cycle learns it.
-    Again,
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
-impl From<LogError> for Failure {
-    fn from(error: LogError) -> Self {
-        Self::Log(error)
-    }
-}
-
-impl From<RebuildError> for Failure {
-    fn from(error: RebuildError) -> Self {
-        match error {
-            RebuildError::Store(error) => Self::Store(error),
-            RebuildError::Log(error) => Self::Log(error),
-        }
-    }
-}
-
 impl Publishing {
     pub(crate) fn new(shared: Arc<Shared>, log: Arc<dyn Log>) -> Self {
         let backoff = Backoff::new(shared.options.longest_wait);
@@ -104,14 +76,26 @@ impl Publishing {
             backoff,
             foreign: None,
             last_epoch: None,
+            again: 0,
         }
     }
 
     pub(crate) async fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         let mut stop = shared.stop.subscribe();
+        // Wherever it is stopped, it is like a crash, which loses nothing.
+        tokio::select! {
+            () = self.publish_forever() => {}
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+        *shared.node.lock() = None;
+        shared.status.lock().healthy = false;
+    }
+
+    async fn publish_forever(&mut self) {
+        let shared = Arc::clone(&self.shared);
         let mut due = Instant::now();
-        while !*stop.borrow_and_update() {
+        loop {
             let result = if Instant::now() >= due {
                 due = Instant::now() + shared.options.tick;
                 self.cycle().await
@@ -119,21 +103,20 @@ impl Publishing {
                 self.publish_news().await
             };
             match result {
-                Ok(()) => self.backoff.reset(),
+                Ok(()) => {
+                    self.backoff.reset();
+                    self.again = 0;
+                }
                 Err(failure) => {
                     due = Instant::now();
-                    if let Some(wait) = self.failed(failure)
-                        && stopped_within(&mut stop, wait).await
-                    {
-                        return;
-                    }
+                    let wait = self.failed(failure);
+                    sleep(wait).await;
                     continue;
                 }
             }
             tokio::select! {
                 () = shared.wake.notified() => {}
                 () = tokio::time::sleep_until(due) => {}
-                _ = stop.changed() => {}
             }
         }
     }
@@ -152,7 +135,7 @@ impl Publishing {
             .run(
                 &mut session.node,
                 &[&keys.meta, &keys.pulse],
-                &[session.id.clone()],
+                std::slice::from_ref(&session.id),
             )
             .await?;
         let sql = self.read_head().await?;
@@ -347,13 +330,14 @@ impl Publishing {
                 return Ok(Damage::None);
             }
             let is_all = page.len() < BATCH_ENTRIES as usize;
+            let (keys, items) = (&self.shared.keys, self.shared.options.stream_items);
             let mut rest = page.as_slice();
             loop {
                 let Some(session) = &mut self.session else {
                     return Err(Failure::Again);
                 };
                 let batch = Batch::cut(session.head, &mut rest, is_all.then_some(target));
-                match batch.publish(session, &self.shared, &epoch).await? {
+                match batch.publish(&mut session.node, keys, &epoch, items).await? {
                     Published::Ok => session.head = batch.last,
                     Published::Head(head) => {
                         // Another replica was faster.
@@ -452,33 +436,21 @@ impl Publishing {
         Ok(())
     }
 
-    /// Takes note, and says how long to wait; nothing where nothing failed.
-    fn failed(&mut self, failure: Failure) -> Option<Duration> {
+    /// Takes note, and says how long to wait.
+    fn failed(&mut self, failure: Failure) -> Duration {
         let (fault, said) = match failure {
-            Failure::Again => return Some(self.backoff.next().min(Duration::from_millis(100))),
-            Failure::Store(error) => {
-                if error.fault != StoreFault::Evicting {
-                    self.drop_session();
-                }
-                (PublishFault::Store(error.fault), error.detail)
+            Failure::Again if self.again < OFTEN_AGAIN => {
+                self.again += 1;
+                return self.backoff.next().min(SOON);
             }
-            Failure::Log(error) => (PublishFault::Log, error.0),
-            Failure::WentBack { redis, sql } => (
-                PublishFault::LogWentBack,
-                format!(
-                    "SQL's log ends at {}, and {} was published already: an older database was \
-                     restored. Restore one that has these entries, or give the log a new id and \
-                     restart every gateway",
-                    sql.0, redis.0
-                ),
-            ),
-            Failure::AnotherLog => (
-                PublishFault::AnotherLog,
-                "the namespace holds the log of another database. It is replaced once that one is no \
-                 longer published; if both are meant to run, give each its own `namespace`"
-                    .to_owned(),
-            ),
+            other => other.describe(),
         };
+        if let PublishFault::Store(store) = fault
+            && store != StoreFault::Evicting
+        {
+            // One that is well but may evict is asked again on the same connection.
+            self.drop_session();
+        }
         let mut status = self.shared.status.lock();
         if matches!(
             fault,
@@ -493,11 +465,10 @@ impl Publishing {
         status.healthy = false;
         status.fault = Some(fault);
         drop(status);
-        let wait = match fault {
+        match fault {
             PublishFault::AnotherLog => self.shared.options.tick,
             _ => self.backoff.next(),
-        };
-        Some(wait)
+        }
     }
 
     fn drop_session(&mut self) {
@@ -519,83 +490,4 @@ type Begun = (
 enum Damage {
     None,
     Found,
-}
-
-enum Published {
-    Ok,
-    /// The head is another one.
-    Head(Sequence),
-    /// The epoch is another one.
-    Epoch,
-    Damaged,
-}
-
-/// Entries that go in one script call, and what they follow.
-struct Batch<'n> {
-    after: Sequence,
-    entries: &'n [News],
-    /// The entries' last number or, where the log's last entries were purged, the log's.
-    last: Sequence,
-}
-
-impl<'n> Batch<'n> {
-    /// Cuts off what fits. `end` is the log's head where `rest` is all that is left.
-    fn cut(after: Sequence, rest: &mut &'n [News], end: Option<Sequence>) -> Self {
-        let mut size = 0;
-        let fits = rest.iter().take_while(|news| {
-            let before = size;
-            size += durward_contract::wire::encode(news).len();
-            before == 0 || size <= BATCH_BYTES
-        });
-        let (entries, left) = rest.split_at(fits.count());
-        *rest = left;
-        let last = entries.last().map_or(after, News::sequence);
-        let last = match end {
-            Some(end) if left.is_empty() => last.max(end),
-            _ => last,
-        };
-        Self { after, entries, last }
-    }
-
-    async fn publish(
-        &self,
-        session: &mut Session,
-        shared: &Shared,
-        epoch: &EpochKeys,
-    ) -> Result<Published, StoreError> {
-        let mut arguments = vec![
-            epoch.epoch.clone(),
-            self.after.0.to_string(),
-            (self.after.0 + 1).to_string(),
-            self.last.0.to_string(),
-            shared.options.stream_items.to_string(),
-        ];
-        for news in self.entries {
-            push_entry(&mut arguments, news);
-        }
-        let keys = [
-            shared.keys.meta.as_str(),
-            epoch.entries.as_str(),
-            epoch.expiry.as_str(),
-            epoch.stream.as_str(),
-        ];
-        let (word, value): (String, String) = PUBLISH.run(&mut session.node, &keys, &arguments).await?;
-        match word.as_str() {
-            "ok" => Ok(Published::Ok),
-            "head" => match value.parse() {
-                Ok(head) => Ok(Published::Head(Sequence(head))),
-                Err(_) => Ok(Published::Damaged),
-            },
-            "epoch" => Ok(Published::Epoch),
-            "damaged" => Ok(Published::Damaged),
-            _ => Err(StoreError::unexpected("publishing")),
-        }
-    }
-}
-
-async fn stopped_within(stop: &mut watch::Receiver<bool>, wait: Duration) -> bool {
-    tokio::select! {
-        () = sleep(wait) => false,
-        _ = stop.wait_for(|stop| *stop) => true,
-    }
 }

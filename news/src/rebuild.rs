@@ -15,7 +15,7 @@ use crate::store_error::StoreError;
 /// How long keys that are being built live after their last batch.
 const BUILD_TTL: Duration = Duration::from_secs(60);
 /// How long another publisher waits for the one that builds. Advisory: two that build do no harm.
-const LOCK_TTL: Duration = Duration::from_secs(15);
+const LOCK_TTL: Duration = Duration::from_secs(5);
 /// How often what was published meanwhile is added.
 const MAX_ROUNDS: usize = 8;
 

@@ -79,21 +79,7 @@ async fn sentinels_are_asked_for_the_master_each_time() {
 
 #[tokio::test]
 async fn a_cluster_is_routed_by_key() {
-    let nodes = [
-        Server::start(&["--cluster-enabled", "yes"]),
-        Server::start(&["--cluster-enabled", "yes"]),
-    ];
-    nodes[0].ask(&["CLUSTER", "ADDSLOTSRANGE", "0", "8191"]);
-    nodes[1].ask(&["CLUSTER", "ADDSLOTSRANGE", "8192", "16383"]);
-    nodes[0].ask(&["CLUSTER", "MEET", "127.0.0.1", &nodes[1].port.to_string()]);
-    let start = Instant::now();
-    while !nodes
-        .iter()
-        .all(|node| node.ask(&["CLUSTER", "INFO"]).contains("cluster_state:ok"))
-    {
-        assert!(start.elapsed() < PATIENCE, "the cluster does not form");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let nodes = servers::cluster().await;
     let connector = connector(&format!("redis+cluster://127.0.0.1:{}", nodes[1].port), "");
     let mut connection = connector.connect(Timeouts::default()).await.unwrap();
     let keys: Vec<String> = (0..50).map(|number| format!("key{number}")).collect();
@@ -140,4 +126,77 @@ async fn what_is_no_redis_is_an_error_in_time() {
         assert_eq!(error.fault, StoreFault::Garbage, "{error}");
         served.abort();
     }
+}
+
+#[tokio::test]
+async fn tls_trusts_whom_it_was_told_to_and_shows_its_certificate() {
+    let folder = servers::new_folder();
+    let (cert, key) = (folder.join("cert.pem"), folder.join("key.pem"));
+    let made = std::process::Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "2",
+        ])
+        .args([
+            "-subj",
+            "/CN=redis",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1,DNS:localhost",
+        ])
+        .args([
+            "-addext",
+            "basicConstraints=critical,CA:FALSE",
+            "-addext",
+            "extendedKeyUsage=serverAuth,clientAuth",
+        ])
+        .args([
+            "-out".as_ref(),
+            cert.as_os_str(),
+            "-keyout".as_ref(),
+            key.as_os_str(),
+        ])
+        .output()
+        .expect("openssl is installed");
+    assert!(made.status.success(), "{made:?}");
+    let (tls, cert, key) = (
+        free_port().to_string(),
+        cert.to_str().unwrap(),
+        key.to_str().unwrap(),
+    );
+    let _server = Server::start(&[
+        "--tls-port",
+        &tls,
+        "--tls-cert-file",
+        cert,
+        "--tls-key-file",
+        key,
+        "--tls-ca-cert-file",
+        cert,
+    ]);
+    let both = format!("tls: {{ ca: {cert}, cert: {cert}, key: {key} }}");
+    let mut connection = connector(&format!("rediss://127.0.0.1:{tls}"), &both)
+        .connect(Timeouts::default())
+        .await
+        .unwrap();
+    let _: () = connection.set("a", "b").await.unwrap();
+    // No client certificate, and a server that nobody vouches for.
+    for options in [format!("tls: {{ ca: {cert} }}"), String::new()] {
+        let connected = connector(&format!("rediss://127.0.0.1:{tls}"), &options)
+            .connect(SHORT)
+            .await;
+        let refused = match connected {
+            // TLS 1.3 lets a client believe for a moment that it was accepted.
+            Ok(mut connection) => connection.get::<_, Option<String>>("a").await.is_err(),
+            Err(_) => true,
+        };
+        assert!(refused, "{options}");
+    }
+    std::fs::remove_dir_all(folder).unwrap();
 }

@@ -231,3 +231,30 @@ async fn rows_that_were_purged_leave_no_gap() {
     gateway.was_told_the_truth();
     assert_eq!(task.status().loads, 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn news_travels_through_a_cluster() {
+    let nodes = servers::cluster().await;
+    for seed in &nodes {
+        let namespace = format!("at-{}", seed.port);
+        let store = format!("redis+cluster://127.0.0.1:{}", seed.port);
+        let connector = servers::connector(&store, &format!("namespace: {namespace}"));
+        let log = MemoryLog::new();
+        log.ban("alice");
+        let publisher = publish(&connector, &log);
+        let gateway = Gateway::new(&log);
+        let _task = gateway.follow(&connector, "edge");
+        until("loaded", || gateway.is_fresh()).await;
+        let bob = log.ban("bob");
+        publisher.wake();
+        assert!(
+            publisher
+                .reach(bob, servers::PATIENCE)
+                .await
+                .unwrap()
+                .is_complete()
+        );
+        assert!(gateway.refuses("alice") && gateway.refuses("bob"));
+        gateway.was_told_the_truth();
+    }
+}

@@ -49,7 +49,6 @@ async fn flushed_and_damaged_keys_are_noticed_and_built_anew() {
     let gateway = Gateway::new(&log);
     let task = gateway.follow(&server.connector(), "edge");
     until("loaded", || gateway.is_fresh()).await;
-    let mut rebuilds = 1;
     let meta = || "{durward}:meta".to_owned();
     let damages: [&dyn Fn(); 6] = [
         &|| drop(server.ask(&["FLUSHALL"])),
@@ -65,7 +64,7 @@ async fn flushed_and_damaged_keys_are_noticed_and_built_anew() {
     ];
     for (number, damage) in damages.iter().enumerate() {
         damage();
-        rebuilds += 1;
+        let rebuilds = 2 + number as u64;
         until("rebuilt", || publisher.status().rebuilds == rebuilds).await;
         let last = log.ban(&format!("after{number}"));
         publisher.wake();

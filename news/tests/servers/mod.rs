@@ -182,6 +182,21 @@ impl Drop for Server {
     }
 }
 
+/// Two masters that share the slots.
+pub async fn cluster() -> [Server; 2] {
+    let nodes = [(); 2].map(|()| Server::start(&["--cluster-enabled", "yes"]));
+    nodes[0].ask(&["CLUSTER", "ADDSLOTSRANGE", "0", "8191"]);
+    nodes[1].ask(&["CLUSTER", "ADDSLOTSRANGE", "8192", "16383"]);
+    nodes[0].ask(&["CLUSTER", "MEET", "127.0.0.1", &nodes[1].port.to_string()]);
+    let is_ok = |node: &Server| node.ask(&["CLUSTER", "INFO"]).contains("cluster_state:ok");
+    let start = Instant::now();
+    while !nodes.iter().all(is_ok) {
+        assert!(start.elapsed() < PATIENCE, "the cluster does not form");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    nodes
+}
+
 /// Compiles `store:` and the options of `redis:`.
 pub fn connector(store: &str, options: &str) -> Connector {
     let text = format!("store: {store}\nredis: {{ {options} }}\n");

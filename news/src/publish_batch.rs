@@ -1,0 +1,82 @@
+//! One batch of the log on its way into Redis.
+
+use durward_contract::{News, Sequence, wire};
+
+use crate::dial::Node;
+use crate::protocol::{BATCH_BYTES, EpochKeys, Keys, PUBLISH, push_entry};
+use crate::store_error::StoreError;
+
+/// What came of a batch.
+pub(crate) enum Published {
+    Ok,
+    /// The head is another one.
+    Head(Sequence),
+    /// The epoch is another one.
+    Epoch,
+    Damaged,
+}
+
+/// Entries that go in one script call, and what they follow.
+pub(crate) struct Batch<'n> {
+    after: Sequence,
+    entries: &'n [News],
+    /// The entries' last number or, where the log's last entries were purged, the log's.
+    pub last: Sequence,
+}
+
+impl<'n> Batch<'n> {
+    /// Cuts off what fits. `end` is the log's head where `rest` is all that is left.
+    pub(crate) fn cut(after: Sequence, rest: &mut &'n [News], end: Option<Sequence>) -> Self {
+        let mut size = 0;
+        let fits = rest.iter().take_while(|news| {
+            let before = size;
+            size += wire::encode(news).len();
+            before == 0 || size <= BATCH_BYTES
+        });
+        let (entries, left) = rest.split_at(fits.count());
+        *rest = left;
+        let last = entries.last().map_or(after, News::sequence);
+        let last = match end {
+            Some(end) if left.is_empty() => last.max(end),
+            _ => last,
+        };
+        Self { after, entries, last }
+    }
+
+    /// Appends it, if Redis is still where it follows.
+    pub(crate) async fn publish(
+        &self,
+        node: &mut Node,
+        keys: &Keys,
+        epoch: &EpochKeys,
+        stream_items: u32,
+    ) -> Result<Published, StoreError> {
+        let mut arguments = vec![
+            epoch.epoch.clone(),
+            self.after.0.to_string(),
+            (self.after.0 + 1).to_string(),
+            self.last.0.to_string(),
+            stream_items.to_string(),
+        ];
+        for news in self.entries {
+            push_entry(&mut arguments, news);
+        }
+        let script_keys = [
+            keys.meta.as_str(),
+            epoch.entries.as_str(),
+            epoch.expiry.as_str(),
+            epoch.stream.as_str(),
+        ];
+        let (word, value): (String, String) = PUBLISH.run(node, &script_keys, &arguments).await?;
+        match word.as_str() {
+            "ok" => Ok(Published::Ok),
+            "head" => match value.parse() {
+                Ok(head) => Ok(Published::Head(Sequence(head))),
+                Err(_) => Ok(Published::Damaged),
+            },
+            "epoch" => Ok(Published::Epoch),
+            "damaged" => Ok(Published::Damaged),
+            _ => Err(StoreError::unexpected("publishing")),
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! What the scripts refuse, each against a real Redis.
+
+mod servers;
+
+use servers::Server;
+
+const PUT: &str = include_str!("../src/lua/put.lua");
+const META: &str = "{t}:meta";
+const PULSE: &str = "{t}:pulse";
+const GATEWAYS: &str = "{t}:gateways";
+const ENTRIES: &str = "{t}:e1:entries";
+const EXPIRY: &str = "{t}:e1:expiry";
+const STREAM: &str = "{t}:e1:stream";
+
+/// Runs a script and gives its reply on one line.
+fn run(server: &Server, script: &str, keys: &[&str], arguments: &[&str]) -> String {
+    let count = keys.len().to_string();
+    let words = [&["EVAL", script, &count], keys, arguments].concat();
+    let reply = server.ask(&words);
+    assert!(!reply.starts_with('-'), "{reply}");
+    let plain = |line: &&str| !line.starts_with(['*', '$']) || *line == "$-1";
+    let words: Vec<&str> = reply.lines().filter(plain).collect();
+    words.join(" ")
+}
+
+fn publish(server: &Server, arguments: &[&str]) -> String {
+    let script = format!("{PUT}{}", include_str!("../src/lua/publish.lua"));
+    run(server, &script, &[META, ENTRIES, EXPIRY, STREAM], arguments)
+}
+
+fn begin(server: &Server, publisher: &str) -> String {
+    run(
+        server,
+        include_str!("../src/lua/begin.lua"),
+        &[META, PULSE],
+        &[publisher],
+    )
+}
+
+fn attest(server: &Server, arguments: &[&str]) -> String {
+    run(
+        server,
+        include_str!("../src/lua/attest.lua"),
+        &[META, PULSE, ENTRIES],
+        arguments,
+    )
+}
+
+fn epoch_at(server: &Server, head: &str) {
+    server.ask(&[
+        "HSET", META, "epoch", "e1", "log", "l1", "head", head, "count", "0",
+    ]);
+}
+
+fn row(sequence: u64, user: &str, value: u64, end: &str) -> String {
+    format!("[\"r\",{sequence},\"i\",\"user\",\"{user}\",\"epoch_below\",{value},{end}]")
+}
+
+#[test]
+fn a_batch_is_appended_only_where_it_follows() {
+    let server = Server::start(&[]);
+    let entry = row(1, "a", 1, "null");
+    assert_eq!(
+        publish(&server, &["e1", "0", "1", "1", "10", "s", &entry, ""]),
+        "epoch "
+    );
+    epoch_at(&server, "0");
+    assert_eq!(
+        publish(&server, &["e2", "0", "1", "1", "10", "s", &entry, ""]),
+        "epoch "
+    );
+    assert_eq!(
+        publish(&server, &["e1", "5", "6", "6", "10", "s", &entry, ""]),
+        "head 0"
+    );
+    assert_eq!(
+        publish(&server, &["e1", "0", "1", "1", "10", "s", &entry, ""]),
+        "ok 1"
+    );
+    assert_eq!(
+        publish(&server, &["e1", "0", "1", "1", "10", "s", &entry, ""]),
+        "head 1"
+    );
+    // Numbers whose rows were purged.
+    assert_eq!(publish(&server, &["e1", "1", "2", "7", "10"]), "ok 7");
+    server.ask(&["HDEL", ENTRIES, "s"]);
+    assert_eq!(
+        publish(
+            &server,
+            &["e1", "7", "8", "8", "10", "t", &row(8, "b", 1, "null"), ""]
+        ),
+        "damaged "
+    );
+    assert!(server.ask(&["XLEN", STREAM]).starts_with(":2"));
+}
+
+#[test]
+fn the_count_is_always_that_of_the_entries() {
+    let server = Server::start(&[]);
+    epoch_at(&server, "0");
+    let publish = |after: u64, slot: &str, entry: &str, ended: &str| {
+        let (after, next) = (after.to_string(), (after + 1).to_string());
+        let done = publish(&server, &["e1", &after, &next, &next, "10", slot, entry, ended]);
+        assert_eq!(done, format!("ok {next}"));
+        let number = |reply: String| reply.trim_matches(|c: char| !c.is_ascii_digit()).to_owned();
+        let count = server.ask(&["HGET", META, "count"]);
+        let count = count.lines().nth(1).unwrap().to_owned();
+        assert_eq!(number(server.ask(&["HLEN", ENTRIES])), count);
+        let kept = server.ask(&["HKEYS", ENTRIES]);
+        (count, kept)
+    };
+    assert_eq!(publish(0, "s", &row(1, "a", 5, "100"), "").0, "1");
+    assert_eq!(publish(1, "s", &row(2, "a", 6, "200"), "").0, "1");
+    // It refuses more, but not for as long: both stay.
+    let (count, kept) = publish(2, "s", &row(3, "a", 7, "150"), "");
+    assert!(count == "2" && kept.contains("s#3"), "{kept}");
+    // It refuses nothing that is not refused already.
+    assert_eq!(publish(3, "s", &row(4, "a", 5, "120"), "").0, "2");
+    assert_eq!(
+        publish(4, "g", "[\"g\",5,\"i\",\"k\",\"00\",\"s\",[],null]", "").0,
+        "3"
+    );
+    let (count, kept) = publish(5, "end", &row(6, "k", 1, "null"), "g");
+    assert!(count == "3" && !kept.contains("\ng\r"), "{kept}");
+    let forget = |now: &str, most: &str| {
+        run(
+            &server,
+            include_str!("../src/lua/forget.lua"),
+            &[META, ENTRIES, EXPIRY],
+            &["e1", now, most],
+        )
+    };
+    assert_eq!(forget("149", "10"), ":0");
+    assert_eq!(forget("150", "10"), ":1");
+    assert_eq!(forget("1000", "10"), ":1");
+    assert_eq!(publish(6, "z", &row(7, "z", 1, "null"), "").0, "2");
+}
+
+#[test]
+fn an_attestation_counts_only_for_the_reading_it_rests_on() {
+    let server = Server::start(&[]);
+    epoch_at(&server, "10");
+    assert_eq!(attest(&server, &["p1", "1", "e1", "10"]), "late");
+    assert!(begin(&server, "p1").starts_with(":1 0 e1 l1 10"));
+    assert!(begin(&server, "p2").starts_with(":2 "));
+    assert_eq!(attest(&server, &["p1", "1", "e1", "11"]), "behind");
+    assert_eq!(attest(&server, &["p1", "1", "e2", "10"]), "epoch");
+    assert_eq!(attest(&server, &["p2", "1", "e1", "10"]), "late");
+    assert_eq!(attest(&server, &["p2", "2", "e1", "10"]), "ok");
+    // A slower one takes nothing away.
+    assert_eq!(attest(&server, &["p1", "1", "e1", "9"]), "ok");
+    assert!(
+        server
+            .ask(&["HMGET", PULSE, "attested", "attested_head"])
+            .contains("2\r\n$2\r\n10")
+    );
+    // It has begun anew: what it read before is no longer what it may speak of.
+    begin(&server, "p1");
+    assert_eq!(attest(&server, &["p1", "1", "e1", "10"]), "late");
+    // The counter was lost, and with it every note.
+    server.ask(&["DEL", PULSE]);
+    assert_eq!(attest(&server, &["p1", "3", "e1", "10"]), "late");
+    begin(&server, "p1");
+    server.ask(&["HSET", META, "count", "1"]);
+    assert_eq!(attest(&server, &["p1", "1", "e1", "10"]), "damaged");
+}
+
+#[test]
+fn an_epoch_is_flipped_by_one_builder_only_and_only_whole() {
+    let server = Server::start(&[]);
+    let (entries, expiry) = ("{t}:e2:entries", "{t}:e2:expiry");
+    let script = format!("{PUT}{}", include_str!("../src/lua/build.lua"));
+    let build = |there: &str, sequence: u64| {
+        let slot = format!("s{sequence}");
+        let entry = row(sequence, &slot, 1, "500");
+        run(
+            &server,
+            &script,
+            &[entries, expiry],
+            &[there, "60000", &slot, &entry, ""],
+        )
+    };
+    let flip = |epoch: &str, head: &str, count: &str| {
+        run(
+            &server,
+            include_str!("../src/lua/flip.lua"),
+            &[META, entries, expiry, ENTRIES, EXPIRY, STREAM],
+            &[epoch, head, "e2", "l1", "2", count],
+        )
+    };
+    assert_eq!(build("0", 1), ":1");
+    assert_eq!(build("0", 2), ":-1");
+    assert_eq!(build("1", 2), ":2");
+    assert!(
+        server.ask(&["TTL", entries]).starts_with(":60") || server.ask(&["TTL", entries]).starts_with(":5")
+    );
+    epoch_at(&server, "1");
+    server.ask(&["HSET", ENTRIES, "old", "x"]);
+    assert_eq!(flip("", "", "2"), "changed e1 1");
+    assert_eq!(flip("e1", "0", "2"), "changed e1 1");
+    assert_eq!(flip("e1", "1", "3").trim(), "lost");
+    assert_eq!(flip("e1", "1", "2").trim(), "ok 2");
+    assert_eq!(flip("e1", "1", "2"), "changed e2 2");
+    assert!(
+        server.ask(&["TTL", entries]).starts_with(":-1") && server.ask(&["TTL", expiry]).starts_with(":-1")
+    );
+    assert!(server.ask(&["EXISTS", ENTRIES]).starts_with(":0"));
+}
+
+#[test]
+fn a_gateway_reports_hears_and_is_forgotten_when_it_falls_silent() {
+    let server = Server::start(&[]);
+    let pulse = |gateway: &str| {
+        run(
+            &server,
+            include_str!("../src/lua/pulse.lua"),
+            &[META, PULSE, GATEWAYS],
+            &[gateway, "l1 7 edge"],
+        )
+    };
+    assert_eq!(pulse("g1"), "$-1 $-1 $-1 $-1 $-1 $-1 $-1");
+    epoch_at(&server, "10");
+    begin(&server, "p1");
+    assert_eq!(attest(&server, &["p1", "1", "e1", "10"]), "ok");
+    assert_eq!(pulse("g1"), "1 1 10 e1 e1 l1 10");
+    let sweep = || {
+        run(
+            &server,
+            include_str!("../src/lua/sweep.lua"),
+            &[PULSE, GATEWAYS],
+            &["30"],
+        )
+    };
+    assert_eq!(sweep(), ":0");
+    for _ in 0..31 {
+        begin(&server, "p2");
+    }
+    pulse("g2");
+    assert_eq!(sweep(), ":0");
+    for _ in 0..30 {
+        begin(&server, "p2");
+    }
+    // Two publishers: sixty ticks of silence.
+    assert_eq!(sweep(), ":2");
+    assert!(server.ask(&["HKEYS", GATEWAYS]).contains("g2"));
+    server.ask(&["DEL", PULSE]);
+    begin(&server, "p3");
+    assert_eq!(sweep(), ":1");
+}

@@ -258,3 +258,63 @@ async fn news_travels_through_a_cluster() {
         gateway.was_told_the_truth();
     }
 }
+
+/// The commands that docs/NEWS_PROTOCOL.md names.
+fn documented(who: &str) -> Vec<String> {
+    let page = include_str!("../../docs/NEWS_PROTOCOL.md");
+    let line = page
+        .lines()
+        .find(|line| line.contains("+@connection +info"))
+        .unwrap();
+    let (publisher, gateway) = line.split_once("A gateway needs").unwrap();
+    let part = if who == "gateway" { gateway } else { publisher };
+    let list = part.split('`').nth(1).unwrap();
+    list.split(' ').map(str::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn users_need_no_more_than_the_page_says() {
+    let server = Server::start(&[]);
+    let password = server.folder.join("password");
+    std::fs::write(&password, "hunter2").unwrap();
+    for user in ["publisher", "gateway"] {
+        let mut words = vec!["ACL", "SETUSER", user, "on", ">hunter2", "~{durward}:*", "-@all"];
+        let commands = documented(user);
+        words.extend(commands.iter().map(String::as_str));
+        assert_eq!(server.ask(&words), "+OK\r\n");
+    }
+    let as_user = |user: &str| {
+        let options = format!("username: {user}, password: {{ file: {} }}", password.display());
+        servers::connector(&server.url(), &options)
+    };
+    let log = MemoryLog::new();
+    log.revoke("alice", Bar::Always, Some(log.clock() + 10));
+    log.grant("k1");
+    let publisher = publish(&as_user("publisher"), &log);
+    let gateway = Gateway::new(&log);
+    let task = gateway.follow(&as_user("gateway"), "edge");
+    until("fresh", || gateway.is_fresh()).await;
+    let end = log.end_key("k1");
+    publisher.wake();
+    assert!(
+        publisher
+            .reach(end, servers::PATIENCE)
+            .await
+            .unwrap()
+            .is_complete()
+    );
+    log.advance(11);
+    until("forgotten", || {
+        !server.ask(&["HKEYS", &server.entries()]).contains("alice")
+    })
+    .await;
+    server.ask(&["DEL", "{durward}:meta"]);
+    until("rebuilt", || {
+        publisher.status().rebuilds == 2 && publisher.status().healthy
+    })
+    .await;
+    until("loaded", || task.status().loads == 2 && gateway.is_fresh()).await;
+    task.stop().await;
+    assert!(!server.ask(&["HVALS", "{durward}:gateways"]).contains("edge"));
+    assert_eq!(publisher.status().refused_writes, 0);
+}

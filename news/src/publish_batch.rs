@@ -49,14 +49,14 @@ impl<'n> Batch<'n> {
         node: &mut Node,
         keys: &Keys,
         epoch: &EpochKeys,
-        stream_items: u32,
+        stream_entries: u32,
     ) -> Result<Published, StoreError> {
         let mut arguments = vec![
             epoch.epoch.clone(),
             self.after.0.to_string(),
             (self.after.0 + 1).to_string(),
             self.last.0.to_string(),
-            stream_items.to_string(),
+            stream_entries.to_string(),
         ];
         for news in self.entries {
             push_entry(&mut arguments, news);
@@ -78,5 +78,56 @@ impl<'n> Batch<'n> {
             "damaged" => Ok(Published::Damaged),
             _ => Err(StoreError::unexpected("publishing")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use durward_contract::{Bar, RevocationEntry, Target};
+
+    use super::*;
+
+    fn ban(sequence: u64, id: usize) -> News {
+        News::Revocation(RevocationEntry {
+            sequence: Sequence(sequence),
+            issuer: "i".into(),
+            target: Target::User("u".repeat(id)),
+            bar: Bar::Always,
+            forget_at: None,
+        })
+    }
+
+    #[test]
+    fn a_batch_is_bounded_and_holds_at_least_one_entry() {
+        let large: Vec<News> = (1..=9).map(|sequence| ban(sequence, 60 << 10)).collect();
+        let mut rest = large.as_slice();
+        let batch = Batch::cut(Sequence(0), &mut rest, Some(Sequence(9)));
+        assert_eq!((batch.entries.len(), batch.last, rest.len()), (4, Sequence(4), 5));
+        let huge = [ban(1, BATCH_BYTES * 2), ban(2, 1)];
+        let mut rest = huge.as_slice();
+        let batch = Batch::cut(Sequence(0), &mut rest, None);
+        assert_eq!((batch.entries.len(), batch.last, rest.len()), (1, Sequence(1), 1));
+    }
+
+    #[test]
+    fn the_last_batch_covers_numbers_whose_rows_are_gone() {
+        let some = [ban(3, 1)];
+        let mut rest = some.as_slice();
+        assert_eq!(
+            Batch::cut(Sequence(1), &mut rest, Some(Sequence(7))).last,
+            Sequence(7)
+        );
+        let mut rest = some.as_slice();
+        assert_eq!(
+            Batch::cut(Sequence(1), &mut rest, Some(Sequence(0))).last,
+            Sequence(3)
+        );
+        let mut rest = some.as_slice();
+        assert_eq!(Batch::cut(Sequence(1), &mut rest, None).last, Sequence(3));
+        let mut none = &some[..0];
+        assert_eq!(
+            Batch::cut(Sequence(1), &mut none, Some(Sequence(7))).last,
+            Sequence(7)
+        );
     }
 }

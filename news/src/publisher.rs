@@ -30,8 +30,9 @@ pub struct PublisherOptions {
     pub log_timeout: Duration,
     /// The longest wait after a failure.
     pub longest_wait: Duration,
-    /// About how many batches stay readable for followers that are behind.
-    pub stream_items: u32,
+    /// About how many of the last entries stay readable for followers that are behind. By entries and
+    /// not by batches, so that a revocation of many at once does not fill Redis.
+    pub stream_entries: u32,
 }
 
 impl Default for PublisherOptions {
@@ -42,7 +43,7 @@ impl Default for PublisherOptions {
             timeouts: Timeouts::default(),
             log_timeout: Duration::from_secs(2),
             longest_wait: Duration::from_secs(1),
-            stream_items: 100_000,
+            stream_entries: 100_000,
         }
     }
 }

@@ -330,14 +330,14 @@ impl Publishing {
                 return Ok(Damage::None);
             }
             let is_all = page.len() < BATCH_ENTRIES as usize;
-            let (keys, items) = (&self.shared.keys, self.shared.options.stream_items);
+            let (keys, kept) = (&self.shared.keys, self.shared.options.stream_entries);
             let mut rest = page.as_slice();
             loop {
                 let Some(session) = &mut self.session else {
                     return Err(Failure::Again);
                 };
                 let batch = Batch::cut(session.head, &mut rest, is_all.then_some(target));
-                match batch.publish(&mut session.node, keys, &epoch, items).await? {
+                match batch.publish(&mut session.node, keys, &epoch, kept).await? {
                     Published::Ok => session.head = batch.last,
                     Published::Head(head) => {
                         // Another replica was faster.

@@ -100,7 +100,10 @@ async fn figures() {
     let publisher = Publisher::start(
         server.connector(),
         Arc::<MadeUp>::clone(&log),
-        PublisherOptions::default(),
+        PublisherOptions {
+            stream_entries: 1_000_000,
+            ..PublisherOptions::default()
+        },
     );
     while publisher.status().published.0 < ENTRIES {
         tokio::time::sleep(Duration::from_millis(1)).await;

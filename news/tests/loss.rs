@@ -147,6 +147,53 @@ async fn a_redis_that_may_evict_is_never_attested() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_does_not_say_whether_it_evicts_is_never_attested() {
+    let server = Server::start(&[]);
+    let secretive = ["ACL", "SETUSER", "default", "-info", "-config"];
+    assert_eq!(server.ask(&secretive), "+OK\r\n");
+    let log = MemoryLog::new();
+    let publisher = publish(&server.connector(), &log);
+    let evicting = Some(PublishFault::Store(StoreFault::Evicting));
+    until("refused", || publisher.status().fault == evicting).await;
+    assert_eq!(publisher.status().attestations, 0);
+    // Either of the two is enough.
+    assert_eq!(server.ask(&["ACL", "SETUSER", "default", "+config"]), "+OK\r\n");
+    until("healthy", || publisher.status().healthy).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_stream_keeps_the_last_entries_only() {
+    let server = Server::start(&["--stream-node-max-entries", "1"]);
+    let log = MemoryLog::new();
+    let options = durward_news::PublisherOptions {
+        stream_entries: 1000,
+        ..parties::publisher_options()
+    };
+    let publisher = durward_news::Publisher::start(server.connector(), log.clone(), options);
+    until("healthy", || publisher.status().healthy).await;
+    for round in 1..=10 {
+        for number in 0..600 {
+            log.ban(&format!("user{round}-{number}"));
+        }
+        publisher.wake();
+        until("published", || publisher.status().published == log.head_now()).await;
+    }
+    let stream = server.entries().replace(":entries", ":stream");
+    let oldest = server.ask(&["XRANGE", &stream, "-", "+", "COUNT", "1"]);
+    let oldest = oldest
+        .lines()
+        .find_map(|line| line.strip_suffix("-0"))
+        .unwrap()
+        .to_owned();
+    assert!(oldest.parse::<u64>().unwrap() >= 5000, "{oldest}");
+    // Whoever comes later has all of it all the same.
+    let gateway = Gateway::new(&log);
+    let _task = gateway.follow(&server.connector(), "edge");
+    until("loaded", || gateway.is_fresh()).await;
+    assert_eq!(gateway.len(), 6000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn evictions_are_noticed_and_all_is_built_anew() {
     let server = Server::start(&[]);
     let log = MemoryLog::new();
@@ -262,7 +309,12 @@ async fn a_failover_that_loses_writes_is_made_good_from_sql() {
     second.signal("-CONT");
     assert!(gateway.refuses("bob"));
     let start = Instant::now();
-    until("failed over", || second.ask(&["ROLE"]).contains("master")).await;
+    until("failed over", || {
+        second
+            .try_ask(&["ROLE"])
+            .is_some_and(|role| role.contains("master"))
+    })
+    .await;
     until("made good", || gateway.is_fresh() && publisher.status().healthy).await;
     println!("failover took {:?}", start.elapsed());
     assert!(start.elapsed() < PATIENCE);

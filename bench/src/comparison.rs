@@ -125,6 +125,7 @@ fn measure(contender: &Contender, requests: Vec<String>, options: &Options) -> F
         rate: options.rate,
         warm_up: options.warm_up,
         measured: options.measured,
+        repeat: false,
         requests,
         expected_status: 200,
     });

@@ -1,7 +1,8 @@
-//! The configuration file that the measured gateway runs with: everything on, 20 routes, rules.
+//! The configuration file that the measured processes run with: everything on, 20 routes, rules.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 /// The `iss` of its tokens.
 pub const ISSUER: &str = "http://gateway.bench.example";
@@ -9,7 +10,7 @@ pub const ISSUER: &str = "http://gateway.bench.example";
 pub const ROUTES: usize = 20;
 
 /// What differs from file to file.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Configuration {
     /// The edge.
     pub listen: SocketAddr,
@@ -25,6 +26,21 @@ pub struct Configuration {
     pub upstream_keepalive_pool: usize,
     /// Whether there is an access log, in the file [`ACCESS_LOG`].
     pub access_log: bool,
+    /// What the processes of a fleet share; nothing where one process is everything.
+    pub shared: Option<Shared>,
+}
+
+/// What auth replicas and gateways in processes of their own have in common.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// All auth replicas; the gateways fetch their keys from the first.
+    pub replicas: Vec<SocketAddr>,
+    /// The value of `database`.
+    pub database: String,
+    /// The folder of the replicas' keys.
+    pub keys: PathBuf,
+    /// The URL of the Redis that carries the news.
+    pub store: String,
 }
 
 /// The access log's file, in the folder of the configuration file.
@@ -45,7 +61,30 @@ impl Configuration {
             workers,
             upstream_keepalive_pool,
             access_log,
+            shared,
         } = self;
+        let (replicas, database, keys, issuer, store) = match shared {
+            None => (
+                auth.to_string(),
+                format!("sqlite:{DATABASE}"),
+                "data/keys".into(),
+                "use: auth".into(),
+                "embedded",
+            ),
+            Some(shared) => {
+                let replicas: Vec<_> = shared.replicas.iter().map(SocketAddr::to_string).collect();
+                (
+                    replicas.join(", "),
+                    shared.database.clone(),
+                    shared.keys.display().to_string(),
+                    format!(
+                        "{{ use: auth, jwks: http://{}/.well-known/jwks.json }}",
+                        replicas.first().map_or("", String::as_str)
+                    ),
+                    shared.store.as_str(),
+                )
+            }
+        };
         let log = if *access_log {
             format!("{{ file: {ACCESS_LOG} }}")
         } else {
@@ -63,20 +102,20 @@ impl Configuration {
                issuer: {ISSUER}\n  \
                audience: bench\n  \
                access_token_ttl: 1h\n  \
-               database: sqlite:{DATABASE}\n  \
-               keys: data/keys\n  \
+               database: {database}\n  \
+               keys: {keys}\n  \
                trusted_proxies: [127.0.0.1]\n\
              issuers:\n  \
-               - use: auth\n\
+               - {issuer}\n\
              revocations:\n  \
-               store: embedded\n  \
+               store: {store}\n  \
                max_staleness: 5s\n  \
                when_unknown: refuse\n\
              identity_headers:\n  \
                X-User-Id: sub\n  \
                X-User-Roles: roles\n\
              upstreams:\n  \
-               auth: {{ servers: [{auth}] }}\n  \
+               auth: {{ servers: [{replicas}] }}\n  \
                backend: {{ servers: [{backend}] }}\n\
              routes:\n",
         );

@@ -11,7 +11,7 @@ use crate::backend::{BackendReport, BackendRole, Listening, REPORT_PATH};
 use crate::bare_proxy::{BareProxyRole, METERED_PROXY};
 use crate::client::{Connection, request};
 use crate::configuration::{ACCESS_LOG, Configuration, DATABASE, ISSUER, permitted_paths, public_paths};
-use crate::durward::{Durward, User, free_address};
+use crate::durward::{Durward, Part, User, free_address};
 use crate::revocation_rows;
 use crate::role::{Role, RoleProcess};
 use crate::scratch::{Scratch, copy_folder};
@@ -172,7 +172,7 @@ impl Field {
         let processors = options.proxy_processors.as_deref();
         let configure = |access_log| self.configuration(options, access_log);
 
-        let first = Durward::start(binary, &quiet, &configure(false)?, processors)?;
+        let first = Durward::start(Part::Whole, binary, &quiet, &configure(false)?, processors)?;
         say(&format!("adding {} users", options.users));
         let names: Vec<_> = (0..options.users).map(|user| format!("user-{user}")).collect();
         let ids = first.add_users(&names, &["customer"])?;
@@ -181,8 +181,8 @@ impl Field {
         say(&format!("writing {} revocations", options.entries));
         revocation_rows::append(&quiet.join(DATABASE), ISSUER, options.entries)?;
         copy_folder(&quiet.join("data"), &logging.join("data"))?;
-        let quiet = Durward::start(binary, &quiet, &configure(false)?, processors)?;
-        let logging = Durward::start(binary, &logging, &configure(true)?, processors)?;
+        let quiet = Durward::start(Part::Whole, binary, &quiet, &configure(false)?, processors)?;
+        let logging = Durward::start(Part::Whole, binary, &logging, &configure(true)?, processors)?;
         say("logging in");
         self.users = quiet.log_in(&names, &ids)?;
 
@@ -210,6 +210,7 @@ impl Field {
             workers: options.workers,
             upstream_keepalive_pool: KEEPALIVE_POOL,
             access_log,
+            shared: None,
         })
     }
 
@@ -319,7 +320,8 @@ fn paths(user: &User, requests: Requests) -> [String; 6] {
     }
 }
 
-fn whole_request(path: &str, authorization: Option<&str>) -> String {
+/// A whole request as a browser sends it.
+pub(crate) fn whole_request(path: &str, authorization: Option<&str>) -> String {
     let mut fields = vec![
         (
             "User-Agent",

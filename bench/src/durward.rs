@@ -24,15 +24,36 @@ const DRAIN: Duration = Duration::from_secs(20);
 /// What of its log is shown when it fails.
 const LOG_TAIL: usize = 4096;
 
-/// A running `durward up`.
+/// What the binary is started as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// `durward up`: everything in one process.
+    Whole,
+    /// `durward gateway`.
+    Gateway,
+    /// `durward auth`.
+    Auth,
+}
+
+impl Part {
+    fn command(self) -> &'static str {
+        match self {
+            Self::Whole => "up",
+            Self::Gateway => "gateway",
+            Self::Auth => "auth",
+        }
+    }
+}
+
+/// A running `durward`.
 pub struct Durward {
     child: Child,
     folder: PathBuf,
-    /// The edge.
+    /// Where users talk to it: the edge, or an auth replica's own listener.
     pub edge: SocketAddr,
-    /// Metrics and health.
+    /// Metrics and health, where the part has them.
     pub admin: SocketAddr,
-    /// From the start of the process to the first 200 of `/readyz`.
+    /// From the start of the process until it is [ready](Self::start).
     pub ready_after: Duration,
 }
 
@@ -55,8 +76,10 @@ impl User {
 }
 
 impl Durward {
-    /// Writes the configuration into `folder`, starts the binary there, and waits until it is ready.
+    /// Writes the configuration into `folder`, starts the binary there, and waits until it is ready:
+    /// until `/readyz` says 200, or, of an auth replica, until it shows its keys.
     pub fn start(
+        part: Part,
         binary: &Path,
         folder: &Path,
         configuration: &Configuration,
@@ -66,28 +89,35 @@ impl Durward {
         fs::write(&file, configuration.text())?;
         let log = File::create(folder.join("durward.log"))?;
         let mut command = on_processors(binary, processors);
-        command.arg("up").arg("--config").arg(&file).current_dir(folder);
+        command.arg(part.command()).arg("--config").arg(&file).current_dir(folder);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let start = Instant::now();
         let child = Child::start(binary.display().to_string(), &mut command)?;
         let mut durward = Self {
             child,
             folder: folder.to_owned(),
-            edge: configuration.listen,
+            edge: match part {
+                Part::Whole | Part::Gateway => configuration.listen,
+                Part::Auth => configuration.auth,
+            },
             admin: configuration.admin,
             ready_after: Duration::ZERO,
         };
-        durward.wait_until_ready(start)?;
+        let (address, path) = match part {
+            Part::Whole | Part::Gateway => (configuration.admin, "/readyz"),
+            Part::Auth => (configuration.auth, "/.well-known/jwks.json"),
+        };
+        durward.wait_until_ready(start, address, path)?;
         Ok(durward)
     }
 
-    fn wait_until_ready(&mut self, start: Instant) -> Fallible<()> {
+    fn wait_until_ready(&mut self, start: Instant, address: SocketAddr, path: &str) -> Fallible<()> {
         loop {
             if let Some(status) = self.child.ended()? {
                 return Err(format!("durward ended with {status}:\n{}", self.log_tail()).into());
             }
             let answer =
-                Connection::open(self.admin).and_then(|mut admin| admin.ask("GET", "/readyz", &[], None));
+                Connection::open(address).and_then(|mut server| server.ask("GET", path, &[], None));
             if answer.is_ok_and(|answer| answer.status == 200) {
                 self.ready_after = start.elapsed();
                 return Ok(());
@@ -128,31 +158,35 @@ impl Durward {
 
     /// Adds users as its operator; returns their ids.
     pub fn add_users(&self, names: &[String], roles: &[&str]) -> Fallible<Vec<String>> {
-        let add = |name: &String| {
-            let body = json!({ "username": name, "roles": roles, "password": password(name) });
-            let user = self
-                .control()?
-                .ask("POST", "/users", &[], Some(&body))?
-                .json(201)?;
-            text(&user, "id")
-        };
-        in_parallel(names, add)
+        in_parallel(names, |name| self.add_user(name, roles))
     }
 
-    /// Logs users in through the edge, as their browsers would.
+    /// Adds a user as its operator; returns the id.
+    pub fn add_user(&self, name: &str, roles: &[&str]) -> Fallible<String> {
+        let body = json!({ "username": name, "roles": roles, "password": password(name) });
+        let user = self
+            .control()?
+            .ask("POST", "/users", &[], Some(&body))?
+            .json(201)?;
+        text(&user, "id")
+    }
+
+    /// Logs users in where users talk to it, as their browsers would.
     pub fn log_in(&self, names: &[String], ids: &[String]) -> Fallible<Vec<User>> {
         let pairs: Vec<_> = names.iter().zip(ids).collect();
-        in_parallel(&pairs, |(name, id)| {
-            let body = json!({ "username": name, "password": password(name) });
-            let answer = Connection::open(self.edge)?
-                .ask("POST", "/auth/login", &[], Some(&body))?
-                .json(200)?;
-            let access_token = text(&answer, "access_token")?;
-            Ok(User {
-                name: (*name).clone(),
-                id: (*id).clone(),
-                access_token,
-            })
+        in_parallel(&pairs, |(name, id)| self.log_in_one(name, id))
+    }
+
+    /// Logs one user in.
+    pub fn log_in_one(&self, name: &str, id: &str) -> Fallible<User> {
+        let body = json!({ "username": name, "password": password(name) });
+        let answer = Connection::open(self.edge)?
+            .ask("POST", "/auth/login", &[], Some(&body))?
+            .json(200)?;
+        Ok(User {
+            name: name.to_owned(),
+            id: id.to_owned(),
+            access_token: text(&answer, "access_token")?,
         })
     }
 
@@ -180,7 +214,7 @@ fn text(value: &Value, name: &str) -> Fallible<String> {
 }
 
 /// Password hashing is slow by design: as many at once as there are processors.
-fn in_parallel<T: Sync, R: Send>(items: &[T], each: impl Fn(&T) -> Fallible<R> + Sync) -> Fallible<Vec<R>> {
+pub(crate) fn in_parallel<T: Sync, R: Send>(items: &[T], each: impl Fn(&T) -> Fallible<R> + Sync) -> Fallible<Vec<R>> {
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let share = items.len().div_ceil(threads).max(1);
     let each = &each;

@@ -20,6 +20,7 @@
 #![warn(missing_docs)]
 
 pub mod backend;
+mod background_load;
 pub mod ban;
 pub mod bare_proxy;
 pub mod child;
@@ -29,16 +30,25 @@ pub mod comparison;
 pub mod configuration;
 pub mod contender;
 pub mod durward;
+pub mod fleet;
+pub mod fleet_ban;
+mod fleet_cpu;
+mod fleet_report;
 pub mod http_message;
 pub mod load;
 pub mod machine;
+mod operator;
+pub mod plot;
+pub mod postgres;
 pub mod process_cpu;
+pub mod redis;
 pub mod report;
 pub mod revocation_rows;
 pub mod role;
 pub mod rounds;
 pub mod scratch;
 pub mod statistics;
+mod victim;
 
 /// A benchmark ends at the first thing that is not as it should be; the message says what.
 pub type Fallible<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, sleep_until};
 
 use crate::http_message::response;
@@ -36,6 +37,9 @@ pub struct LoadRole {
     pub warm_up: Duration,
     /// Load that is counted.
     pub measured: Duration,
+    /// Whether to go on until this process is ended, and to report each time that so much has been
+    /// counted.
+    pub repeat: bool,
     /// The requests, complete; each connection begins at another and goes round.
     pub requests: Vec<String>,
     /// The status that every answer must have.
@@ -57,7 +61,7 @@ pub struct LoadReport {
     pub p99: Duration,
     /// The slowest.
     pub max: Duration,
-    /// All requests that were sent, warm-up included.
+    /// All requests that were sent so far, warm-up included.
     pub sent: u64,
 }
 
@@ -92,11 +96,10 @@ pub(crate) fn play(role: LoadRole) -> Fallible<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let report = tokio::task::LocalSet::new().block_on(&runtime, run(role))?;
-    tell(&report)
+    tokio::task::LocalSet::new().block_on(&runtime, run(role))
 }
 
-async fn run(role: LoadRole) -> Fallible<LoadReport> {
+async fn run(role: LoadRole) -> Fallible<()> {
     if role.requests.is_empty() || role.connections == 0 {
         return Err("no requests or no connections to send them on".into());
     }
@@ -125,6 +128,22 @@ async fn run(role: LoadRole) -> Fallible<LoadReport> {
         .collect();
 
     sleep(role.warm_up).await;
+    loop {
+        let report = measure(&role, &tally).await?;
+        // A connection ends early only by an error.
+        if !role.repeat || connections.iter().any(JoinHandle::is_finished) {
+            tally.stopping.set(true);
+            for connection in connections {
+                connection.await??;
+            }
+            let sent = tally.sent.get();
+            return tell(&LoadReport { sent, ..report });
+        }
+        tell(&report)?;
+    }
+}
+
+async fn measure(role: &LoadRole, tally: &Tally) -> Fallible<LoadReport> {
     let cpu_before = process_cpu::of(role.watched_pid)?;
     let begun = Instant::now();
     tally.measuring.set(true);
@@ -132,10 +151,6 @@ async fn run(role: LoadRole) -> Fallible<LoadReport> {
     tally.measuring.set(false);
     let elapsed = begun.elapsed();
     let cpu = process_cpu::of(role.watched_pid)?.saturating_sub(cpu_before);
-    tally.stopping.set(true);
-    for connection in connections {
-        connection.await??;
-    }
 
     let mut nanoseconds = tally.nanoseconds.take();
     nanoseconds.sort_unstable();

@@ -1,5 +1,9 @@
 //! Tables for people.
 
+use std::time::Duration;
+
+use crate::statistics::{percentile, sorted_nanos};
+
 /// Rows under a header, columns aligned: the first to the left, the others to the right.
 pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
@@ -23,6 +27,15 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let head = line(&mut header.iter().copied());
     let body = rows.iter().map(|row| line(&mut row.iter().map(String::as_str)));
     std::iter::once(head).chain(body).collect::<Vec<_>>().join("\n")
+}
+
+/// Cells for the median, the 99th percentile and the largest of some times, in microseconds.
+pub fn spread_micros(times: impl IntoIterator<Item = Duration>) -> [String; 3] {
+    let sorted = sorted_nanos(times);
+    if sorted.is_empty() {
+        return [const { String::new() }; 3];
+    }
+    [0.5, 0.99, 1.0].map(|share| format!("{:.0}", percentile(&sorted, share) as f64 / 1e3))
 }
 
 #[cfg(test)]

@@ -1,0 +1,140 @@
+//! A user who is about to be banned: what is open in their name, and when that ends.
+
+use std::io::{ErrorKind, Read};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use crate::Fallible;
+use crate::client::{Answer, Connection};
+use crate::durward::User;
+
+/// Requests before the ban: the connection is open on both sides and the proof is cached.
+const WARM_UP: usize = 3;
+/// Requests after an acknowledgement before a ban is given up on.
+const MOST_ACCEPTED: usize = 10_000;
+/// What a user asks for.
+const PATH: &str = "/api/items/4711";
+/// The longest that a cut may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A connection to a gateway that has just been used with a user's token.
+pub(crate) struct Victim {
+    name: String,
+    connection: Connection,
+    request: String,
+}
+
+/// What became of the requests after an acknowledgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// From the acknowledgement to the first refusal, request included.
+    pub refused: Duration,
+    /// Requests that were sent after the acknowledgement and accepted.
+    pub accepted: usize,
+    /// From the acknowledgement to the sending of the last of them.
+    pub last_accepted: Option<Duration>,
+}
+
+impl Victim {
+    /// Opens the connection and uses it.
+    pub fn warm(edge: SocketAddr, user: &User) -> Fallible<Self> {
+        let connection = Connection::open(edge)?;
+        let authorization = user.authorization();
+        let request = connection.request("GET", PATH, &[("Authorization", &authorization)], None);
+        let mut victim = Self {
+            name: user.name.clone(),
+            connection,
+            request,
+        };
+        for _ in 0..WARM_UP {
+            if !victim.is_accepted()? {
+                return Err(format!("{} was refused before the ban", victim.name).into());
+            }
+        }
+        Ok(victim)
+    }
+
+    /// Asks once. An answer that is neither the backend's nor the refusal of a revoked token is an
+    /// error.
+    pub fn is_accepted(&mut self) -> Fallible<bool> {
+        self.connection.send(self.request.as_bytes())?;
+        let answer = self.connection.receive()?;
+        if answer.status == 200 {
+            return Ok(true);
+        }
+        expect_revoked(&answer)?;
+        Ok(false)
+    }
+
+    /// Asks again and again until it is refused.
+    pub fn ask_until_refused(&mut self, acknowledged: Instant) -> Fallible<Refusal> {
+        let mut last_accepted = None;
+        for accepted in 0..MOST_ACCEPTED {
+            let sent = acknowledged.elapsed();
+            if !self.is_accepted()? {
+                return Ok(Refusal {
+                    refused: acknowledged.elapsed(),
+                    accepted,
+                    last_accepted,
+                });
+            }
+            last_accepted = Some(sent);
+        }
+        Err(format!("{} was never refused", self.name).into())
+    }
+}
+
+fn expect_revoked(answer: &Answer) -> Fallible<()> {
+    let reason = answer.json(401)?["reason"].clone();
+    if reason == "revoked" {
+        Ok(())
+    } else {
+        Err(format!("refused for {reason}, not for the ban").into())
+    }
+}
+
+/// One cut of an open WebSocket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cut {
+    /// From sending the ban.
+    pub since_sent: Duration,
+    /// How long after the acknowledgement; nothing where it came before.
+    pub since_acknowledged: Option<Duration>,
+}
+
+impl Cut {
+    pub fn new(sent: Instant, acknowledged: Instant, ended: Instant) -> Self {
+        Self {
+            since_sent: ended.saturating_duration_since(sent),
+            since_acknowledged: ended.checked_duration_since(acknowledged),
+        }
+    }
+}
+
+/// Opens a WebSocket in a user's name.
+pub(crate) fn open_web_socket(edge: SocketAddr, user: &User) -> Fallible<TcpStream> {
+    let mut connection = Connection::open(edge)?;
+    let authorization = user.authorization();
+    let fields = [
+        ("Authorization", authorization.as_str()),
+        ("Connection", "Upgrade"),
+        ("Upgrade", "websocket"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+    let answer = connection.ask("GET", "/api/chat", &fields, None)?;
+    if answer.status != 101 {
+        return Err(format!("the WebSocket was answered with {}", answer.status).into());
+    }
+    Ok(connection.into_stream())
+}
+
+/// When the other side ended it.
+pub(crate) fn wait_for_end(mut stream: TcpStream) -> Fallible<Instant> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    match stream.read(&mut [0; 64]) {
+        Ok(0) => Ok(Instant::now()),
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(Instant::now()),
+        other => Err(format!("the WebSocket was not cut: {other:?}").into()),
+    }
+}

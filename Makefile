@@ -6,7 +6,7 @@
 
 CONFIG ?= config.yaml
 
-.PHONY: run build test faults audit bench bench-micro bench-proxy bench-ban tools test-tools
+.PHONY: run build test faults audit bench bench-micro bench-proxy bench-ban bench-fleet tools test-tools
 
 run: build
 	exec target/release/durward up --config $(CONFIG)
@@ -25,7 +25,7 @@ faults: test-tools
 audit: tools
 	scripts/audit.sh
 
-bench: bench-micro bench-proxy bench-ban
+bench: bench-micro bench-proxy bench-ban bench-fleet
 
 bench-micro: tools
 	cargo bench --locked -p durward-bench
@@ -37,6 +37,12 @@ bench-proxy: tools
 bench-ban: tools
 	cargo build --release --locked -p durward -p durward-bench
 	target/release/ban-latency --durward target/release/durward
+
+bench-fleet: tools
+	@scripts/need.sh redis-server:redis-server setpriv:util-linux pg_ctlcluster:postgresql
+	cargo build --release --locked -p durward -p durward-bench
+	target/release/fleet-latency --durward target/release/durward
+	target/release/fleet-latency --durward target/release/durward --scaling
 
 tools:
 	@scripts/need.sh cc:gcc cmake:cmake

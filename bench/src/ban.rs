@@ -182,7 +182,9 @@ fn ban_rows(door: Door, bans: &[Ban]) -> Vec<Vec<String>> {
     };
     vec![
         row("sent to acknowledged", String::new(), |ban| ban.acknowledged),
-        row("acknowledged to refused", accepted.to_string(), |ban| ban.refusal.refused),
+        row("acknowledged to refused", accepted.to_string(), |ban| {
+            ban.refusal.refused
+        }),
     ]
 }
 
@@ -194,10 +196,7 @@ fn cut_table(cuts: &[Cut]) -> String {
     };
     let late = cuts.iter().filter_map(|cut| cut.since_acknowledged);
     let rows = [
-        row(
-            "ban sent to cut",
-            cuts.iter().map(|cut| cut.since_sent).collect(),
-        ),
+        row("ban sent to cut", cuts.iter().map(|cut| cut.since_sent).collect()),
         row("acknowledged to cut, of those cut later", late.collect()),
     ];
     table(

@@ -89,7 +89,11 @@ impl Durward {
         fs::write(&file, configuration.text())?;
         let log = File::create(folder.join("durward.log"))?;
         let mut command = on_processors(binary, processors);
-        command.arg(part.command()).arg("--config").arg(&file).current_dir(folder);
+        command
+            .arg(part.command())
+            .arg("--config")
+            .arg(&file)
+            .current_dir(folder);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let start = Instant::now();
         let child = Child::start(binary.display().to_string(), &mut command)?;
@@ -116,8 +120,7 @@ impl Durward {
             if let Some(status) = self.child.ended()? {
                 return Err(format!("durward ended with {status}:\n{}", self.log_tail()).into());
             }
-            let answer =
-                Connection::open(address).and_then(|mut server| server.ask("GET", path, &[], None));
+            let answer = Connection::open(address).and_then(|mut server| server.ask("GET", path, &[], None));
             if answer.is_ok_and(|answer| answer.status == 200) {
                 self.ready_after = start.elapsed();
                 return Ok(());
@@ -214,7 +217,10 @@ fn text(value: &Value, name: &str) -> Fallible<String> {
 }
 
 /// Password hashing is slow by design: as many at once as there are processors.
-pub(crate) fn in_parallel<T: Sync, R: Send>(items: &[T], each: impl Fn(&T) -> Fallible<R> + Sync) -> Fallible<Vec<R>> {
+pub(crate) fn in_parallel<T: Sync, R: Send>(
+    items: &[T],
+    each: impl Fn(&T) -> Fallible<R> + Sync,
+) -> Fallible<Vec<R>> {
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let share = items.len().div_ceil(threads).max(1);
     let each = &each;

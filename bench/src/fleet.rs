@@ -123,11 +123,6 @@ impl Fleet {
             .map_err(|error| format!("{name}: {error}").into())
     }
 
-    /// Users of these names and roles, not logged in: their ids.
-    pub fn add_users(&self, names: &[String], roles: &[&str]) -> Fallible<Vec<String>> {
-        in_parallel(&self.spread(names), |(replica, name)| replica.add_user(name, roles))
-    }
-
     /// Users of these names, logged in.
     pub fn users(&self, names: &[String], roles: &[&str]) -> Fallible<Vec<User>> {
         in_parallel(&self.spread(names), |(replica, name)| {
@@ -149,9 +144,14 @@ impl Fleet {
 
     /// One operator for each replica.
     pub(crate) fn operators(&self) -> Fallible<Vec<Operator>> {
+        self.several_operators(self.replicas.len())
+    }
+
+    /// So many operators, on the replicas in turn.
+    pub(crate) fn several_operators(&self, number: usize) -> Fallible<Vec<Operator>> {
         let names = ["root-admin".to_owned()];
         let admin = self.users(&names, &["admin"])?.pop().ok_or("no admin")?;
-        let replicas = self.replicas.iter();
+        let replicas = self.replicas.iter().cycle().take(number);
         replicas
             .map(|replica| Operator::new(replica, replica.edge, &admin))
             .collect()
@@ -172,9 +172,7 @@ impl Fleet {
     /// The processor time that each kind of process has used so far.
     pub fn cpu(&self) -> Fallible<BTreeMap<&'static str, Duration>> {
         let all = |parts: &[Durward]| {
-            let times = parts
-                .iter()
-                .map(|part| process_cpu::of_live_threads(part.pid()));
+            let times = parts.iter().map(|part| process_cpu::of_live_threads(part.pid()));
             times.sum::<Fallible<Duration>>()
         };
         let mut cpu = BTreeMap::from([

@@ -211,9 +211,7 @@ fn ban_and_watch(fleet: &Fleet, operator: &mut Operator, user: &User, pace: &mut
 
 fn warm(fleet: &Fleet, user: &User) -> Fallible<Vec<Victim>> {
     let gateways = fleet.gateways.iter();
-    gateways
-        .map(|gateway| Victim::warm(gateway.edge, user))
-        .collect()
+    gateways.map(|gateway| Victim::warm(gateway.edge, user)).collect()
 }
 
 /// When bans are due. One that comes late does not make the next ones hurry.

@@ -30,18 +30,24 @@ impl FleetCpu {
         })
     }
 
+    /// What one kind of process has spent between then and this.
+    pub fn spent_since(&self, then: &Self, part: &str) -> Duration {
+        let of = |cpu: &Self| cpu.parts.get(part).copied().unwrap_or_default();
+        of(self).saturating_sub(of(then))
+    }
+
     /// The use between then and this.
     pub fn since(&self, then: &Self) -> CpuUse {
         let processors = thread::available_parallelism().map_or(1, usize::from);
         let available = (self.at - then.at).as_secs_f64() * processors as f64;
-        let share = |(name, time): (&&'static str, &Duration)| {
-            let before = then.parts.get(name).copied().unwrap_or_default();
-            (*name, time.saturating_sub(before).as_secs_f64() / available)
+        let share = |name: &&'static str| {
+            let spent = self.spent_since(then, name);
+            (*name, spent.as_secs_f64() / available)
         };
         CpuUse {
             machine: self.machine.share_since(then.machine),
             processors,
-            parts: self.parts.iter().map(share).collect(),
+            parts: self.parts.keys().map(share).collect(),
         }
     }
 }

@@ -146,7 +146,10 @@ fn ban_table(measured: &Measured) -> String {
     let refusals = || bans.iter().flat_map(|ban| &ban.refusals);
     let accepted: usize = refusals().map(|refusal| refusal.accepted).sum();
     let rows = [
-        row("sent to acknowledged", bans.iter().map(|ban| ban.acknowledged).collect()),
+        row(
+            "sent to acknowledged",
+            bans.iter().map(|ban| ban.acknowledged).collect(),
+        ),
         row(
             "acknowledged to refused, each gateway",
             refusals().map(|refusal| refusal.refused).collect(),
@@ -200,7 +203,10 @@ fn cut_table(measured: &Measured) -> String {
     let early = cuts().filter(|cut| cut.since_acknowledged.is_none()).count();
     let all = measured.gateways();
     let rows = [
-        row("ban sent to cut, each", cuts().map(|cut| cut.since_sent).collect()),
+        row(
+            "ban sent to cut, each",
+            cuts().map(|cut| cut.since_sent).collect(),
+        ),
         row(
             &format!("ban sent to cut on all {all}"),
             measured
@@ -215,7 +221,10 @@ fn cut_table(measured: &Measured) -> String {
                 .map(|cut| cut.since_acknowledged.unwrap_or_default())
                 .collect(),
         ),
-        row(&format!("acknowledged to cut on all {all}"), measured.cut_on_all()),
+        row(
+            &format!("acknowledged to cut on all {all}"),
+            measured.cut_on_all(),
+        ),
     ];
     let title = format!("open WebSockets, {}", measured.name);
     format!(
@@ -281,7 +290,10 @@ mod tests {
             line.split_whitespace().skip(6).collect::<Vec<_>>(),
             ["2", "900", "1100", "1100"]
         );
-        assert!(text.ends_with("4 requests were accepted between acknowledgement and refusal"), "{text}");
+        assert!(
+            text.ends_with("4 requests were accepted between acknowledgement and refusal"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -311,6 +323,9 @@ mod tests {
         };
         measured.cuts = vec![vec![cut(None), cut(Some(70))], vec![cut(None), cut(None)]];
         assert_eq!(measured.cut_on_all(), [Duration::from_micros(70), Duration::ZERO]);
-        assert!(cut_table(&measured).ends_with("3 were cut before the acknowledgement had arrived, and count as 0"));
+        assert!(
+            cut_table(&measured)
+                .ends_with("3 were cut before the acknowledgement had arrived, and count as 0")
+        );
     }
 }

@@ -1,18 +1,23 @@
 //! What the benchmarks of whole processes are made of.
 //!
 //! `proxy-comparison` measures what the gateway costs over the same Pingora without it;
-//! `ban-latency` measures how long a ban takes to bite. Both run real processes: the gateway's own
-//! binary, and this crate's backend, bare proxy and load generator, which the benchmark starts by
-//! running itself again in another role ([`role`]).
+//! `ban-latency` measures how long a ban takes to bite in one process, and `fleet-latency` on several
+//! gateways behind one database and one Redis. All run real processes: the gateway's own binary, and
+//! this crate's backend, bare proxy and load generator, which the benchmark starts by running itself
+//! again in another role ([`role`]).
 //!
 //! | step | file |
 //! | --- | --- |
 //! | another process, in a role | `role.rs`, `child.rs` |
 //! | the roles | `backend.rs`, `bare_proxy.rs`, `load.rs` |
 //! | the gateway's binary, its configuration, its users, its database | `durward.rs`, `configuration.rs`, `revocation_rows.rs` |
+//! | who bans, and who is banned | `operator.rs`, `victim.rs` |
 //! | asking over HTTP, outside the load | `client.rs`, `http_message.rs` |
 //! | the comparison: what runs, in which rounds | `contender.rs`, `comparison.rs`, `rounds.rs` |
-//! | bans, and starts | `ban.rs` |
+//! | bans, and starts, of one process | `ban.rs` |
+//! | several gateways and what they stand on | `fleet.rs`, `postgres.rs`, `redis.rs` |
+//! | bans of a fleet under load | `fleet_ban.rs`, `background_load.rs`, `fleet_report.rs`, `plot.rs` |
+//! | what news costs with many gateways | `fleet_scaling.rs`, `fleet_cpu.rs` |
 //! | medians and tables | `statistics.rs`, `report.rs` |
 //! | the machine | `process_cpu.rs`, `machine.rs`, `scratch.rs`, `clock.rs` |
 
@@ -34,6 +39,7 @@ pub mod fleet;
 pub mod fleet_ban;
 mod fleet_cpu;
 mod fleet_report;
+pub mod fleet_scaling;
 pub mod http_message;
 pub mod load;
 pub mod machine;

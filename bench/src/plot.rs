@@ -46,7 +46,7 @@ const RIGHT: f64 = 924.0;
 const TOP: f64 = 64.0;
 const BOTTOM: f64 = 420.0;
 /// From the frame to the first line of the legend, and from line to line.
-const LEGEND_GAP: f64 = 84.0;
+const LEGEND_GAP: f64 = 96.0;
 const LEGEND_STEP: f64 = 24.0;
 /// Where the legend's columns of figures end.
 const FIGURES: [f64; 4] = [520.0, 640.0, 760.0, 880.0];
@@ -66,7 +66,9 @@ impl Plot {
             .map(|line| (line, sorted_nanos(line.times.iter().copied())))
             .collect();
         let target = self.target.iter().map(|target| nanoseconds(target.at));
-        let times = lines.iter().flat_map(|(_, sorted)| sorted.iter().map(|time| *time as f64));
+        let times = lines
+            .iter()
+            .flat_map(|(_, sorted)| sorted.iter().map(|time| *time as f64));
         let axis = Axis::around(times.chain(target));
         let height = BOTTOM + LEGEND_GAP + LEGEND_STEP * lines.len() as f64 + 16.0;
         let mut svg = format!(
@@ -74,10 +76,22 @@ impl Plot {
              height=\"{height}\" font-family=\"Helvetica, Arial, 'DejaVu Sans', sans-serif\" font-size=\"13\" fill=\"{INK}\">\n\
              <rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#ffffff\"/>\n"
         );
-        text(&mut svg, LEFT, 34.0, "font-size=\"18\" font-weight=\"bold\"", &self.title);
+        text(
+            &mut svg,
+            LEFT,
+            34.0,
+            "font-size=\"18\" font-weight=\"bold\"",
+            &self.title,
+        );
         self.grid(&mut svg, &axis);
         for (number, (line, sorted)) in lines.iter().enumerate() {
-            draw(&mut svg, &axis, COLOURS[number % COLOURS.len()], line.dashed, sorted);
+            draw(
+                &mut svg,
+                &axis,
+                COLOURS[number % COLOURS.len()],
+                line.dashed,
+                sorted,
+            );
         }
         legend(&mut svg, &lines);
         svg.push_str("</svg>\n");
@@ -95,7 +109,13 @@ impl Plot {
         for percent in [0, 25, 50, 75, 100] {
             let y = y(f64::from(percent) / 100.0);
             rule(svg, [LEFT, y, RIGHT, y], &format!("stroke=\"{PALE}\""));
-            text(svg, LEFT - 10.0, y + 4.0, "text-anchor=\"end\"", &format!("{percent} %"));
+            text(
+                svg,
+                LEFT - 10.0,
+                y + 4.0,
+                "text-anchor=\"end\"",
+                &format!("{percent} %"),
+            );
         }
         let percentile = y(0.99);
         let dashed = format!("stroke=\"{GREY}\" stroke-dasharray=\"2 3\"");
@@ -124,9 +144,13 @@ impl Plot {
 /// The distribution: the share of times that are at most so long. A mark stands where it reaches
 /// 99 of 100.
 fn draw(svg: &mut String, axis: &Axis, colour: &str, dashed: bool, sorted: &[u64]) {
-    let mut path = format!("M{LEFT:.1} {BOTTOM:.1}");
+    if sorted.is_empty() {
+        return;
+    }
+    let at_once = sorted.partition_point(|time| axis.x(*time as f64) <= LEFT);
+    let mut path = format!("M{LEFT:.1} {:.1}", y(at_once as f64 / sorted.len() as f64));
     let mut drawn = LEFT;
-    for (position, time) in sorted.iter().enumerate() {
+    for (position, time) in sorted.iter().enumerate().skip(at_once) {
         let x = axis.x(*time as f64);
         // Only the highest of those that nobody can tell apart.
         let next = sorted.get(position + 1).map(|next| axis.x(*next as f64));
@@ -137,7 +161,6 @@ fn draw(svg: &mut String, axis: &Axis, colour: &str, dashed: bool, sorted: &[u64
         let _ = write!(path, "H{x:.1}V{:.1}", y(share));
         drawn = x;
     }
-    let _ = write!(path, "H{RIGHT:.1}");
     let dash = if dashed { " stroke-dasharray=\"6 4\"" } else { "" };
     let _ = writeln!(
         svg,
@@ -160,7 +183,11 @@ fn legend(svg: &mut String, lines: &[(&Line, Vec<u64>)]) {
     for (number, (line, sorted)) in lines.iter().enumerate() {
         let y = head + LEGEND_STEP * (number + 1) as f64;
         let colour = COLOURS[number % COLOURS.len()];
-        let dash = if line.dashed { " stroke-dasharray=\"6 4\"" } else { "" };
+        let dash = if line.dashed {
+            " stroke-dasharray=\"6 4\""
+        } else {
+            ""
+        };
         rule(
             svg,
             [LEFT, y, LEFT + 34.0, y],
@@ -211,7 +238,12 @@ impl Axis {
     fn ticks(&self) -> impl Iterator<Item = (f64, bool)> {
         let multiples = (0..=10).flat_map(|power| (1..=9).map(move |multiple| (power, multiple)));
         multiples
-            .map(|(power, multiple)| (f64::from(multiple) * 10_f64.powi(power), matches!(multiple, 1 | 2 | 5)))
+            .map(|(power, multiple)| {
+                (
+                    f64::from(multiple) * 10_f64.powi(power),
+                    matches!(multiple, 1 | 2 | 5),
+                )
+            })
             .filter(|(time, _)| (self.from..=self.to).contains(time))
     }
 }
@@ -233,7 +265,7 @@ fn nanoseconds(duration: Duration) -> f64 {
 fn label(nanoseconds: f64) -> String {
     let (number, unit) = match nanoseconds {
         below if below < 1e3 => (below, "ns"),
-        below if below < 1e6 => (below / 1e3, "us"),
+        below if below < 1e6 => (below / 1e3, "µs"),
         below if below < 1e9 => (below / 1e6, "ms"),
         above => (above / 1e9, "s"),
     };
@@ -272,8 +304,8 @@ mod tests {
         for (nanoseconds, expected) in [
             (0.0, "0 ns"),
             (900.0, "900 ns"),
-            (1_000.0, "1 us"),
-            (74_400.0, "74.4 us"),
+            (1_000.0, "1 µs"),
+            (74_400.0, "74.4 µs"),
             (1_235_000.0, "1.24 ms"),
             (123_400_000.0, "123 ms"),
             (200_000_000.0, "200 ms"),

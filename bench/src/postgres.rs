@@ -55,8 +55,21 @@ impl Postgres {
         };
         let log = fs::File::create(folder.path().join(LOG))?;
         let mut initdb = run("initdb");
-        initdb.args(["-D", "cluster", "-A", "trust", "-U", USER, "-E", "UTF8", "--no-locale"]);
-        let status = initdb.stdout(log.try_clone()?).stderr(log.try_clone()?).status()?;
+        initdb.args([
+            "-D",
+            "cluster",
+            "-A",
+            "trust",
+            "-U",
+            USER,
+            "-E",
+            "UTF8",
+            "--no-locale",
+        ]);
+        let status = initdb
+            .stdout(log.try_clone()?)
+            .stderr(log.try_clone()?)
+            .status()?;
         if !status.success() {
             return Err(format!("initdb ended with {status}: {}", log_of(folder.path())).into());
         }
@@ -64,7 +77,12 @@ impl Postgres {
         let address = free_address()?;
         let mut server = run("postgres");
         server.args(["-D", "cluster", "-h", "127.0.0.1", "-k", ""]);
-        server.args(["-p", &address.port().to_string(), "-N", &MAX_CONNECTIONS.to_string()]);
+        server.args([
+            "-p",
+            &address.port().to_string(),
+            "-N",
+            &MAX_CONNECTIONS.to_string(),
+        ]);
         server.stdout(log.try_clone()?).stderr(log);
         // Killed, it would leave its shared memory behind; SIGINT is its fast shutdown.
         let child = Child::start_with_farewell("postgres", &mut server, Signal::Interrupt)?;
@@ -143,7 +161,9 @@ impl Account {
         }
         let accounts = fs::read_to_string("/etc/passwd")?;
         let found = ACCOUNTS.iter().find_map(|name| Self::parse(&accounts, name));
-        Ok(Some(found.ok_or("PostgreSQL does not run as root, and no user of its own is there")?))
+        Ok(Some(found.ok_or(
+            "PostgreSQL does not run as root, and no user of its own is there",
+        )?))
     }
 
     /// passwd(5): name, password, user id, group id.
@@ -171,7 +191,12 @@ impl Account {
 
 /// The programs of the newest version.
 fn programs(versions: &Path) -> Fallible<PathBuf> {
-    let missing = || format!("no PostgreSQL in {}: install the package postgresql", versions.display());
+    let missing = || {
+        format!(
+            "no PostgreSQL in {}: install the package postgresql",
+            versions.display()
+        )
+    };
     let found = fs::read_dir(versions).map_err(|_| missing())?;
     let newest = found
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())

@@ -33,7 +33,10 @@ pub fn of_live_threads(pid: u32) -> Fallible<Duration> {
     for thread in threads {
         // A thread may end between the listing and the look at it.
         if let Ok(text) = fs::read_to_string(thread?.path().join("schedstat")) {
-            let nanoseconds = text.split_ascii_whitespace().next().and_then(|field| field.parse().ok());
+            let nanoseconds = text
+                .split_ascii_whitespace()
+                .next()
+                .and_then(|field| field.parse().ok());
             total += Duration::from_nanos(nanoseconds.ok_or("cannot understand a schedstat")?);
         }
     }
@@ -88,7 +91,10 @@ impl MachineTime {
             .collect::<Option<_>>()?;
         let all = times.iter().sum();
         let idle: u64 = times.get(3..5)?.iter().sum();
-        Some(Self { busy: all - idle, all })
+        Some(Self {
+            busy: all - idle,
+            all,
+        })
     }
 
     /// The share of all processors that was in use between then and this; 0 to 1.

@@ -68,7 +68,9 @@ impl Redis {
         let mut reader = BufReader::new(stream);
         let mut head = String::new();
         reader.read_line(&mut head)?;
-        let length = head.strip_prefix('$').and_then(|length| length.trim().parse().ok());
+        let length = head
+            .strip_prefix('$')
+            .and_then(|length| length.trim().parse().ok());
         let mut text = vec![0; length.ok_or_else(|| format!("redis-server said {head:?}"))?];
         reader.read_exact(&mut text)?;
         Ok(String::from_utf8(text)?)

@@ -49,7 +49,9 @@ pub fn nanos(duration: Duration) -> u64 {
 /// zero, and how much it rises by one. Flat where all points stand above each other.
 pub fn line_through(points: &[(f64, f64)]) -> (f64, f64) {
     let number = points.len().max(1) as f64;
-    let (x, y) = points.iter().fold((0.0, 0.0), |sum, point| (sum.0 + point.0, sum.1 + point.1));
+    let (x, y) = points
+        .iter()
+        .fold((0.0, 0.0), |sum, point| (sum.0 + point.0, sum.1 + point.1));
     let (x, y) = (x / number, y / number);
     let spread: f64 = points.iter().map(|point| (point.0 - x).powi(2)).sum();
     let together: f64 = points.iter().map(|point| (point.0 - x) * (point.1 - y)).sum();

@@ -4,11 +4,11 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use durward_bench::fleet::FleetOptions;
-use durward_bench::fleet_ban::{self, Options};
-use durward_bench::{Fallible, child, role};
+use durward_bench::{Fallible, child, fleet_ban, fleet_scaling, role};
 
 /// Bans users one by one, with processors to spare and then without, and asks in their name on every
 /// gateway: how long until all of them refuse
@@ -50,6 +50,18 @@ struct Arguments {
     /// Where the plot goes
     #[arg(long, value_name = "FILE", default_value = "bench/fleet-latency.svg")]
     plot: PathBuf,
+    /// Measures instead what news costs with more gateways and more bans
+    #[arg(long)]
+    scaling: bool,
+    /// With --scaling: numbers of gateways
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 3, 6, 10])]
+    scaling_gateways: Vec<usize>,
+    /// With --scaling: bans a second
+    #[arg(long, value_delimiter = ',', default_values_t = [10.0, 100.0, 500.0])]
+    scaling_rates: Vec<f64>,
+    /// With --scaling: seconds for each
+    #[arg(long, default_value_t = 4.0)]
+    seconds: f64,
 }
 
 fn main() -> ExitCode {
@@ -70,7 +82,17 @@ fn run(arguments: Arguments) -> Fallible<()> {
         replicas: arguments.replicas.max(1),
         sqlite: arguments.sqlite,
     };
-    fleet_ban::run(&Options {
+    if arguments.scaling {
+        let mut gateways = arguments.scaling_gateways;
+        gateways.sort_unstable();
+        return fleet_scaling::run(&fleet_scaling::Options {
+            fleet,
+            gateways,
+            rates: arguments.scaling_rates,
+            measured: Duration::try_from_secs_f64(arguments.seconds)?,
+        });
+    }
+    fleet_ban::run(&fleet_ban::Options {
         fleet,
         bans: arguments.bans,
         waits: arguments.waits,

@@ -13,7 +13,6 @@ use criterion::{criterion_group, criterion_main};
 
 criterion_group!(
     benches,
-    mirror::memory,
     decide::warm,
     prove::cold,
     routes::tables,

@@ -10,7 +10,6 @@ use crate::fleet::{Fleet, FleetOptions};
 use crate::fleet_cpu::FleetCpu;
 use crate::machine;
 use crate::operator::{Door, Operator};
-use crate::redis::Traffic;
 use crate::report::table;
 use crate::statistics::{line_through, median};
 
@@ -104,10 +103,9 @@ fn observe(fleet: &Fleet, during: impl FnOnce() -> Fallible<usize>) -> Fallible<
     let (cpu, traffic, start) = (FleetCpu::now(fleet, &[])?, fleet.redis.traffic()?, Instant::now());
     let bans = during()?;
     let seconds = start.elapsed().as_secs_f64();
-    let after = fleet.redis.traffic()?;
+    let traffic = fleet.redis.traffic()?.since(&traffic);
     let now = FleetCpu::now(fleet, &[])?;
     let micros = |part| now.spent_since(&cpu, part).as_secs_f64() * 1e6;
-    let counted = |of: fn(&Traffic) -> u64| of(&after).saturating_sub(of(&traffic)) as f64;
     Ok(Observed {
         seconds,
         bans: bans as f64,
@@ -115,9 +113,9 @@ fn observe(fleet: &Fleet, during: impl FnOnce() -> Fallible<usize>) -> Fallible<
         redis: micros("Redis"),
         replicas: micros("auth replicas"),
         postgres: micros("PostgreSQL"),
-        commands: counted(|traffic| traffic.commands),
-        bytes_in: counted(|traffic| traffic.bytes_in),
-        bytes_out: counted(|traffic| traffic.bytes_out),
+        commands: traffic.commands as f64,
+        bytes_in: traffic.bytes_in as f64,
+        bytes_out: traffic.bytes_out as f64,
     })
 }
 
@@ -208,12 +206,12 @@ fn busy_table(rates: &[f64], steps: &[Step]) -> String {
                 step.gateways.to_string(),
                 format!("{rate:.0}"),
                 format!("{:.0}", busy.bans / busy.seconds),
-                format!("{:.0}", each(|busy| busy.gateways) / step.gateways as f64),
-                format!("{:.0}", each(|busy| busy.redis)),
-                format!("{:.0}", each(|busy| busy.replicas)),
-                format!("{:.0}", each(|busy| busy.postgres)),
-                format!("{:.1}", each(|busy| busy.commands)),
-                format!("{:.0}", each(|busy| busy.bytes_out)),
+                figure(each(|busy| busy.gateways) / step.gateways as f64, 0),
+                figure(each(|busy| busy.redis), 0),
+                figure(each(|busy| busy.replicas), 0),
+                figure(each(|busy| busy.postgres), 0),
+                figure(each(|busy| busy.commands), 1),
+                figure(each(|busy| busy.bytes_out), 0),
             ]);
         }
     }
@@ -268,6 +266,15 @@ fn arithmetic(rates: &[f64], steps: &[Step]) -> String {
         "by arithmetic from the lines through what was measured (past {most} gateways nothing was):\n{}",
         table(&header, &rows)
     )
+}
+
+/// With so many digits; noise around zero has no sign.
+fn figure(number: f64, digits: usize) -> String {
+    let text = format!("{number:.digits$}");
+    match text.strip_prefix('-') {
+        Some(zero) if zero.bytes().all(|byte| matches!(byte, b'0' | b'.')) => zero.to_owned(),
+        _ => text,
+    }
 }
 
 /// A cost each second without bans, over the number of gateways.

@@ -13,6 +13,8 @@ use crate::durward::free_address;
 /// The longest that it may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(5);
+/// The section of INFO that counts.
+const STATS: &str = "stats";
 
 /// A running `redis-server` that keeps nothing on disk and evicts nothing.
 pub struct Redis {
@@ -78,7 +80,7 @@ impl Redis {
 
     /// What it has done so far.
     pub fn traffic(&self) -> Fallible<Traffic> {
-        Traffic::parse(&self.info("stats")?)
+        Traffic::parse(&self.info(STATS)?)
     }
 
     /// The version.
@@ -96,6 +98,8 @@ pub struct Traffic {
     pub bytes_in: u64,
     /// Bytes that went out.
     pub bytes_out: u64,
+    /// Bytes of the answer that said so.
+    answer: u64,
 }
 
 impl Traffic {
@@ -105,7 +109,23 @@ impl Traffic {
             commands: number("total_commands_processed")?,
             bytes_in: number("total_net_input_bytes")?,
             bytes_out: number("total_net_output_bytes")?,
+            answer: stats.len() as u64,
         })
+    }
+
+    /// What came between then and this, without the two questions themselves: a question is counted
+    /// in its own answer with what it sent, and in the next one with its command and its answer.
+    pub fn since(&self, then: &Self) -> Self {
+        let asked = format!("INFO {STATS}\r\n").len() as u64;
+        // The head of a bulk string and its end: `$`, the length, and twice CR LF.
+        let framing = 5 + then.answer.to_string().len() as u64;
+        let between = |now: u64, then: u64, own: u64| now.saturating_sub(then).saturating_sub(own);
+        Self {
+            commands: between(self.commands, then.commands, 1),
+            bytes_in: between(self.bytes_in, then.bytes_in, asked),
+            bytes_out: between(self.bytes_out, then.bytes_out, then.answer + framing),
+            answer: self.answer,
+        }
     }
 }
 
@@ -124,12 +144,15 @@ mod tests {
     fn a_field_is_found_by_its_whole_name() {
         let stats = "# Stats\r\ntotal_net_input_bytes_x:1\r\ntotal_commands_processed:7\r\n\
                      total_net_input_bytes:8\r\ntotal_net_output_bytes:9\r\n";
-        let expected = Traffic {
-            commands: 7,
-            bytes_in: 8,
-            bytes_out: 9,
-        };
-        assert_eq!(Traffic::parse(stats).unwrap(), expected);
+        let traffic = Traffic::parse(stats).unwrap();
+        assert_eq!((traffic.commands, traffic.bytes_in, traffic.bytes_out), (7, 8, 9));
         assert!(Traffic::parse("").is_err());
+    }
+    #[test]
+    fn asking_is_not_traffic() {
+        let redis = Redis::start().unwrap();
+        let then = redis.traffic().unwrap();
+        let between = redis.traffic().unwrap().since(&then);
+        assert_eq!((between.commands, between.bytes_in, between.bytes_out), (0, 0, 0));
     }
 }

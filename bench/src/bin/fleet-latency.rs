@@ -60,7 +60,7 @@ struct Arguments {
     #[arg(long, value_delimiter = ',', default_values_t = [10.0, 100.0, 500.0])]
     scaling_rates: Vec<f64>,
     /// With --scaling: seconds for each
-    #[arg(long, default_value_t = 4.0)]
+    #[arg(long, default_value_t = 5.0)]
     seconds: f64,
 }
 

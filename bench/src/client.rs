@@ -105,23 +105,47 @@ impl<S: Read + Write> Connection<S> {
 
     /// Waits for one answer.
     pub fn receive(&mut self) -> Fallible<Answer> {
+        let answer = self.receive_unless_ended()?;
+        answer.ok_or_else(|| "the connection was closed before the answer was complete".into())
+    }
+
+    /// Sends bytes and waits for the answer; nothing where the other side ends the connection
+    /// instead.
+    pub fn exchange(&mut self, request: &[u8]) -> Fallible<Option<Answer>> {
+        match self.stream.write_all(request) {
+            Ok(()) => self.receive_unless_ended(),
+            Err(error) if was_ended(&error) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn receive_unless_ended(&mut self) -> Fallible<Option<Answer>> {
         let mut piece = [0; 16 << 10];
         loop {
             if let Some(found) = response(&self.buffer)? {
                 let mut message: Vec<u8> = self.buffer.drain(..found.bytes()).collect();
                 let body = message.split_off(found.head.bytes);
-                return Ok(Answer {
+                return Ok(Some(Answer {
                     status: found.status,
                     head: String::from_utf8(message)?,
                     body,
-                });
+                }));
             }
-            match self.stream.read(&mut piece)? {
-                0 => return Err("the connection was closed before the answer was complete".into()),
-                bytes => self.buffer.extend_from_slice(&piece[..bytes]),
+            match self.stream.read(&mut piece) {
+                Ok(0) => return Ok(None),
+                Ok(bytes) => self.buffer.extend_from_slice(&piece[..bytes]),
+                Err(error) if was_ended(&error) => return Ok(None),
+                Err(error) => return Err(error.into()),
             }
         }
     }
+}
+
+fn was_ended(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe
+    )
 }
 
 /// A whole HTTP/1.1 request.

@@ -171,13 +171,16 @@ impl Fleet {
 
     /// The processor time that each kind of process has used so far.
     pub fn cpu(&self) -> Fallible<BTreeMap<&'static str, Duration>> {
-        let all = |parts: &[Durward]| {
-            let times = parts.iter().map(|part| process_cpu::of_live_threads(part.pid()));
-            times.sum::<Fallible<Duration>>()
+        let all = |parts: &[Durward], of: fn(u32) -> Fallible<Duration>| {
+            parts
+                .iter()
+                .map(|part| of(part.pid()))
+                .sum::<Fallible<Duration>>()
         };
         let mut cpu = BTreeMap::from([
-            ("gateways", all(&self.gateways)?),
-            ("auth replicas", all(&self.replicas)?),
+            ("gateways", all(&self.gateways, process_cpu::of_live_threads)?),
+            // Their threads that hash passwords end: only the process as a whole keeps count of those.
+            ("auth replicas", all(&self.replicas, process_cpu::of)?),
             ("Redis", process_cpu::of_live_threads(self.redis.pid())?),
             ("backend", process_cpu::of_live_threads(self.backend.pid())?),
         ]);

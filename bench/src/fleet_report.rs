@@ -145,6 +145,7 @@ fn ban_table(measured: &Measured) -> String {
     let bans = &measured.bans;
     let refusals = || bans.iter().flat_map(|ban| &ban.refusals);
     let accepted: usize = refusals().map(|refusal| refusal.accepted).sum();
+    let cut_off = refusals().filter(|refusal| refusal.cut_off).count();
     let rows = [
         row(
             "sent to acknowledged",
@@ -165,7 +166,7 @@ fn ban_table(measured: &Measured) -> String {
     ];
     let title = format!("bans, {}", measured.name);
     format!(
-        "{}\n{accepted} requests were accepted between acknowledgement and refusal",
+        "{}\n{accepted} requests were accepted between acknowledgement and refusal; {cut_off} refusals cut a request off that was under way",
         table(&header(&title), &rows)
     )
 }
@@ -271,6 +272,7 @@ mod tests {
         Refusal {
             refused: Duration::from_micros(micros),
             accepted,
+            cut_off: accepted > 0,
             last_accepted: (accepted > 0).then_some(Duration::from_micros(micros / 2)),
         }
     }
@@ -291,7 +293,7 @@ mod tests {
             ["2", "900", "1100", "1100"]
         );
         assert!(
-            text.ends_with("4 requests were accepted between acknowledgement and refusal"),
+            text.contains("4 requests were accepted between acknowledgement and refusal; 2 refusals"),
             "{text}"
         );
     }

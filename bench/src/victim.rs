@@ -20,6 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A connection to a gateway that has just been used with a user's token.
 pub(crate) struct Victim {
     name: String,
+    edge: SocketAddr,
     connection: Connection,
     request: String,
 }
@@ -33,6 +34,17 @@ pub(crate) struct Refusal {
     pub accepted: usize,
     /// From the acknowledgement to the sending of the last of them.
     pub last_accepted: Option<Duration>,
+    /// Whether it was a request under way that was cut off, and not an answer.
+    pub cut_off: bool,
+}
+
+/// What came of one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Accepted,
+    Refused,
+    /// The connection was ended under it, as that of any open request that a ban reaches.
+    CutOff,
 }
 
 impl Victim {
@@ -43,6 +55,7 @@ impl Victim {
         let request = connection.request("GET", PATH, &[("Authorization", &authorization)], None);
         let mut victim = Self {
             name: user.name.clone(),
+            edge,
             connection,
             request,
         };
@@ -54,33 +67,50 @@ impl Victim {
         Ok(victim)
     }
 
-    /// Asks once. An answer that is neither the backend's nor the refusal of a revoked token is an
-    /// error.
+    /// Asks once whether the backend answers.
     pub fn is_accepted(&mut self) -> Fallible<bool> {
-        self.connection.send(self.request.as_bytes())?;
-        let answer = self.connection.receive()?;
-        if answer.status == 200 {
-            return Ok(true);
-        }
-        expect_revoked(&answer)?;
-        Ok(false)
+        Ok(self.ask()? == Outcome::Accepted)
     }
 
-    /// Asks again and again until it is refused.
+    /// An answer that is neither the backend's nor the refusal of a revoked token is an error.
+    fn ask(&mut self) -> Fallible<Outcome> {
+        match self.connection.exchange(self.request.as_bytes())? {
+            None => Ok(Outcome::CutOff),
+            Some(answer) if answer.status == 200 => Ok(Outcome::Accepted),
+            Some(answer) => expect_revoked(&answer).map(|()| Outcome::Refused),
+        }
+    }
+
+    /// Asks again and again until it is refused, or cut off: then the next request, on another
+    /// connection, must be refused.
     pub fn ask_until_refused(&mut self, acknowledged: Instant) -> Fallible<Refusal> {
         let mut last_accepted = None;
         for accepted in 0..MOST_ACCEPTED {
             let sent = acknowledged.elapsed();
-            if !self.is_accepted()? {
+            let outcome = self.ask()?;
+            if outcome != Outcome::Accepted {
+                let refused = acknowledged.elapsed();
+                if outcome == Outcome::CutOff {
+                    self.expect_refusal_on_another_connection()?;
+                }
                 return Ok(Refusal {
-                    refused: acknowledged.elapsed(),
+                    refused,
                     accepted,
                     last_accepted,
+                    cut_off: outcome == Outcome::CutOff,
                 });
             }
             last_accepted = Some(sent);
         }
         Err(format!("{} was never refused", self.name).into())
+    }
+
+    fn expect_refusal_on_another_connection(&mut self) -> Fallible<()> {
+        self.connection = Connection::open(self.edge)?;
+        match self.ask()? {
+            Outcome::Refused => Ok(()),
+            other => Err(format!("{} was cut off, and then {other:?}", self.name).into()),
+        }
     }
 }
 

@@ -85,21 +85,6 @@ impl Monotonic {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_wall_clock_goes_on_between_its_readings() {
-        let start = Instant::now();
-        let wall = wall_at(start);
-        let soon = WALL_AGE / 2;
-        assert_eq!(wall_at(start + soon), wall + soon);
-        let again = wall_at(start + WALL_AGE);
-        assert!(again >= wall && again <= super::wall(), "read again");
-    }
-}
-
-#[cfg(test)]
 impl Monotonic {
     /// A clock at zero and its handle.
     pub(crate) fn manual() -> (Self, ManualClock) {
@@ -117,5 +102,20 @@ impl ManualClock {
     pub(crate) fn advance(&self, by: Duration) {
         self.0
             .fetch_add(u64::try_from(by.as_nanos()).unwrap(), Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wall_clock_goes_on_between_its_readings() {
+        let start = Instant::now();
+        let wall = wall_at(start);
+        let soon = WALL_AGE / 2;
+        assert_eq!(wall_at(start + soon), wall + soon);
+        let again = wall_at(start + WALL_AGE);
+        assert!(again >= wall && again <= super::wall(), "read again");
     }
 }

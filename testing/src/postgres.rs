@@ -141,6 +141,24 @@ impl Database {
         )
     }
 
+    /// Ends every connection to it and lets nobody in: to its clients the server is down.
+    pub fn cut_off(&self) {
+        let name = &self.name;
+        self.server
+            .run(&format!("ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false"));
+        self.server.run(&format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+        ));
+    }
+
+    /// The end of [`Self::cut_off`].
+    pub fn let_in(&self) {
+        self.server.run(&format!(
+            "ALTER DATABASE {} WITH ALLOW_CONNECTIONS true",
+            self.name
+        ));
+    }
+
     /// Its name on the server.
     pub fn name(&self) -> &str {
         &self.name

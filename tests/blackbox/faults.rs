@@ -7,6 +7,7 @@
 mod between;
 mod clocks;
 mod crashes;
+mod failover;
 mod measure;
 mod stage;
 mod stores;

@@ -40,6 +40,8 @@ pub struct Plan {
     pub gateway_environment: Vec<(&'static str, String)>,
     /// Another database than a SQLite file.
     pub database: Option<String>,
+    /// A Redis that is there already, and the URL by which it is found; no proxy is between then.
+    pub redis: Option<(RedisServer, String)>,
 }
 
 impl Stage {
@@ -49,12 +51,22 @@ impl Stage {
 
     pub fn planned(plan: Plan) -> Self {
         let backend = Backend::start();
-        let redis = RedisServer::in_environment(&plan.redis_options, &borrowed(&plan.redis_environment));
+        let (redis, url) = match plan.redis {
+            Some((redis, url)) => (redis, Some(url)),
+            None => (
+                RedisServer::in_environment(&plan.redis_options, &borrowed(&plan.redis_environment)),
+                None,
+            ),
+        };
         let proxy = FaultProxy::before(redis.address());
         let publishing = FaultProxy::before(redis.address());
         let setup = match &plan.database {
             Some(database) => FleetSetup::on(database, &backend),
             None => FleetSetup::on_sqlite(&backend),
+        };
+        let setup = match url {
+            Some(url) => setup.replace("redis://@redis", &url),
+            None => setup,
         };
         let auth = setup.auth(publishing.address(), &borrowed(&plan.auth_environment));
         let gateway = setup.gateway(proxy.address(), &auth, &borrowed(&plan.gateway_environment));
@@ -73,7 +85,7 @@ impl Stage {
         };
         stage.auth.told(&["ban", "known"]);
         eventually("the gateway refuses who was banned before", || {
-            let answer = stage.gateway.ask(&stage.known.get("/api/x"));
+            let answer = stage.known.get("/api/x").send_if_answered(stage.gateway.edge)?;
             (answer.status == 401).then_some(())
         });
         for account in [&stage.victim, &stage.valid] {

@@ -3,6 +3,8 @@
 use std::thread;
 use std::time::Duration;
 
+use durward_testing::postgres::server;
+
 use super::measure::Outcome;
 use super::stage::{LASTING, Plan, Stage};
 use crate::harness::eventually;
@@ -91,6 +93,39 @@ pub fn evicting(lasting: Duration) -> Outcome {
                 .cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
         },
     )
+}
+
+/// The database cannot be reached: nobody can be banned, and no news is fresh.
+#[track_caller]
+pub fn database_down(lasting: Duration) -> Outcome {
+    let database = server().database();
+    let plan = Plan {
+        database: Some(format!("\"{}\"", database.url())),
+        ..Plan::default()
+    };
+    Stage::planned(plan).suffer_with_ban(
+        "PostgreSQL down",
+        lasting,
+        false,
+        |stage| {
+            database.cut_off();
+            let refused = stage.auth.command(&["ban", "victim"]);
+            assert_ne!(
+                refused.code, 0,
+                "a ban that is not durable was acknowledged: {refused:?}"
+            );
+        },
+        |_| database.let_in(),
+    )
+}
+
+#[test]
+fn the_database_is_down() {
+    let outcome = database_down(LASTING);
+    assert!(
+        outcome.valid_refused > 0,
+        "the news has not grown stale: {outcome:?}"
+    );
 }
 
 #[test]

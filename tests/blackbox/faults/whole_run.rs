@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::between::{error_reply, garbage, huge_length, of_the_proxy};
 use super::clocks::{Whose, stepped};
 use super::crashes::die_between_commit_and_publication;
+use super::failover;
 use super::stores;
 use super::table::markdown;
 use crate::harness::Fault;
@@ -24,6 +25,8 @@ fn the_whole_run() {
         stores::publisher_cut_off(LONG),
         stores::out_of_memory(LONG),
         stores::evicting(LONG),
+        stores::database_down(LONG),
+        failover::loses_writes(LONG),
         of_the_proxy("5 s latency", Fault::Delay(Duration::from_secs(5)), LONG),
         of_the_proxy("black hole", Fault::BlackHole, LONG),
         of_the_proxy("connections reset", Fault::Reset, LONG),

@@ -83,11 +83,6 @@ impl FaultProxy {
         state.fault = fault;
     }
 
-    /// Sends new connections to another server.
-    pub fn redirect(&self, server: SocketAddr) {
-        self.fault.lock().unwrap().server = server;
-    }
-
     fn fault(&self) -> Fault {
         self.fault.lock().unwrap().fault.clone()
     }

@@ -28,7 +28,7 @@ pub use folder::TestFolder;
 pub use keys::Key;
 pub use ports::free_address;
 pub use process::{Finished, Process, durward};
-pub use redis_server::RedisServer;
+pub use redis_server::{RedisServer, Sentinel};
 pub use service::{Service, Setup};
 pub use tokens::{claims, mint, mint_with, sign};
 pub use websocket::Socket;

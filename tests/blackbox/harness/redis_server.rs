@@ -136,3 +136,67 @@ fn launch(
         .spawn()
         .expect("redis-server")
 }
+
+/// A running Sentinel that watches one primary, ended when dropped.
+#[derive(Debug)]
+pub struct Sentinel {
+    child: Child,
+    address: SocketAddr,
+    name: String,
+    _folder: TestFolder,
+}
+
+impl Sentinel {
+    /// One that alone decides on a failover, and soon.
+    pub fn of(name: &str, primary: SocketAddr) -> Self {
+        let folder = TestFolder::new();
+        let address = free_address();
+        let configuration = format!(
+            "bind 127.0.0.1\nport {}\nsentinel monitor {name} 127.0.0.1 {} 1\n\
+             sentinel down-after-milliseconds {name} 500\nsentinel failover-timeout {name} 5000\n",
+            address.port(),
+            primary.port(),
+        );
+        folder.write("sentinel.conf", configuration);
+        let child = Command::new("redis-sentinel")
+            .arg("sentinel.conf")
+            .current_dir(&*folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("redis-sentinel");
+        Self {
+            child,
+            address,
+            name: name.to_owned(),
+            _folder: folder,
+        }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// How many replicas it knows; nothing where it does not answer.
+    pub fn replicas(&self) -> Option<usize> {
+        let port = self.address.port().to_string();
+        let output = Command::new("redis-cli")
+            .args(["-p", &port, "SENTINEL", "replicas", &self.name])
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        output
+            .status
+            .success()
+            .then(|| text.lines().filter(|line| *line == "runid").count())
+    }
+}
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

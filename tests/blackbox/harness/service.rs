@@ -333,13 +333,6 @@ impl Service {
         self.process = launch(&self.command, &self.folder, &self.environment);
     }
 
-    /// Waits until it is ready, which may take long.
-    #[track_caller]
-    pub fn expect_ready(&mut self) {
-        self.wait_until_ready()
-            .unwrap_or_else(|said| panic!("did not become ready: {said}"));
-    }
-
     /// The text of `/metrics`.
     #[track_caller]
     pub fn metrics(&self) -> String {

@@ -332,6 +332,7 @@ impl Publishing {
             let is_all = page.len() < BATCH_ENTRIES as usize;
             let (keys, kept) = (&self.shared.keys, self.shared.options.stream_entries);
             let mut rest = page.as_slice();
+            let mut overtaken = false;
             loop {
                 let Some(session) = &mut self.session else {
                     return Err(Failure::Again);
@@ -340,8 +341,9 @@ impl Publishing {
                 match batch.publish(&mut session.node, keys, &epoch, kept).await? {
                     Published::Ok => session.head = batch.last,
                     Published::Head(head) => {
-                        // Another replica was faster.
+                        // Another replica was faster: what this page has may not be there yet.
                         session.head = head;
+                        overtaken = true;
                         break;
                     }
                     Published::Damaged => return Ok(Damage::Found),
@@ -353,7 +355,7 @@ impl Publishing {
             }
             if let Some((_, head)) = self.position() {
                 self.shared.status.lock().published = head;
-                if is_all && head >= target {
+                if is_all && !overtaken && head >= target {
                     return Ok(Damage::None);
                 }
             }

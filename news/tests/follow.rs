@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use durward_contract::{Bar, Sequence};
+use durward_news::{Publisher, PublisherOptions};
 use parties::{Gateway, MemoryLog, publish, until};
 use servers::Server;
 
@@ -96,6 +97,32 @@ async fn replicas_that_race_publish_each_entry_once_and_in_order() {
     let _task = later.follow(&server.connector(), "later");
     until("loaded", || later.is_loaded()).await;
     assert_eq!(later.len(), 600);
+}
+
+/// Each replica publishes at once what it committed, also when others have published since it last
+/// did: with a tick this long nothing but the wake-up can be what does it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_was_overtaken_publishes_at_once_all_the_same() {
+    let server = Server::start(&[]);
+    let log = MemoryLog::new();
+    let options = PublisherOptions {
+        tick: Duration::from_secs(3600),
+        ..PublisherOptions::default()
+    };
+    let start = || Publisher::start(server.connector(), Arc::clone(&log) as _, options.clone());
+    let replicas = [start(), start()];
+    until("both have begun", || {
+        replicas.iter().all(|replica| replica.status().attestations > 0)
+    })
+    .await;
+    let gateway = Gateway::new(&log);
+    let _task = gateway.follow(&server.connector(), "edge");
+    until("loaded", || gateway.is_loaded()).await;
+    for number in 0..20 {
+        let sequence = log.ban(&format!("user{number}"));
+        replicas[number % 2].wake();
+        until("applied", || gateway.applied() >= sequence).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

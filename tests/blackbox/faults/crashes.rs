@@ -1,5 +1,7 @@
 //! An auth service that dies between its commit and its publication.
 
+use std::net::TcpStream;
+
 use super::stage::Stage;
 use crate::harness::{Fault, eventually};
 
@@ -15,11 +17,20 @@ pub fn die_between_commit_and_publication(rounds: usize) -> usize {
     for round in 0..rounds {
         let account = stage.auth.account_here(&format!("user-{round}"), &[]);
         stage.gateway.ask(&account.get("/api/x")).expect(200);
-        stage.publishing.set(Fault::BlackHole);
+        // Not held back: what was held would arrive after its sender's death.
+        stage.publishing.set(Fault::Refuse);
         stage.auth.told(&["ban", &account.name]);
         stage.auth.kill();
         stage.publishing.set(Fault::None);
+        assert_ne!(
+            stage.reason_for(&account),
+            "revoked",
+            "it was published before the death"
+        );
         stage.auth.start_again();
+        eventually("the auth service is back", || {
+            TcpStream::connect(stage.auth.auth).ok()
+        });
         eventually("the ban is published after the restart", || {
             let answer = account.get("/api/x").send_if_answered(stage.gateway.edge)?;
             (answer.reason() == "revoked").then_some(())

@@ -151,6 +151,12 @@ impl Stage {
         outcome
     }
 
+    /// The reason that somebody is refused for now; empty where they are not, or are not answered.
+    pub fn reason_for(&self, account: &Account) -> String {
+        let answer = account.get("/api/x").send_if_answered(self.gateway.edge);
+        answer.map(|answer| answer.reason()).unwrap_or_default()
+    }
+
     /// A request of the user who is never banned.
     pub fn valid_status(&self) -> u16 {
         self.gateway.ask(&self.valid.get("/api/x")).status

@@ -136,6 +136,10 @@ impl FaultProxy {
                 Err(error) if is_timeout(&error) => continue,
                 Err(_) => return,
             };
+            if self.resets() != resets {
+                // What came meanwhile does not pass any more.
+                continue;
+            }
             match self.fault() {
                 Fault::Delay(delay) if asks => thread::sleep(delay),
                 Fault::Answer(bytes) if asks => {

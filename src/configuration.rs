@@ -36,7 +36,7 @@ pub struct Loaded {
     pub gateway: GatewayConfig,
     /// Its policy.
     pub policy: Policy,
-    /// The Redis that carries revocations, where the file names one.
+    /// The Redis that carries revocations, or that is asked for them, where the file names one.
     pub redis: Option<RedisTarget>,
     /// The demo, where the file has one.
     pub demo: Option<DemoConfig>,
@@ -81,7 +81,8 @@ pub struct LoadedAuth {
     pub control: PathBuf,
     /// The auth service.
     pub auth: AuthConfig,
-    /// The Redis that its revocations go to, where the file names one.
+    /// The Redis that its revocations go to, where the file names one. That of `mode: lookup` is the
+    /// application's own, and none.
     pub redis: Option<RedisTarget>,
 }
 
@@ -97,7 +98,8 @@ pub fn load_auth(path: &Path) -> Result<LoadedAuth, Failure> {
         .and_then(|mut file| {
             let control = control_path(&mut file, base, &mut diagnostics);
             let node = file.required("auth", "write the auth service's section", &mut diagnostics)?;
-            let redis = redis_target(file.optional("revocations"), base, &mut diagnostics);
+            let revocations = file.optional("revocations").filter(|node| !is_lookup(node));
+            let redis = redis_target(revocations, base, &mut diagnostics);
             Some(LoadedAuth {
                 control,
                 auth: AuthConfig::compile(node, base, &mut diagnostics)?,
@@ -209,6 +211,15 @@ fn redis_target(
         return None;
     }
     RedisTarget::compile(store, section.optional("redis"), base, diagnostics)
+}
+
+/// Whether a `revocations` section is of `mode: lookup`.
+fn is_lookup(revocations: &Node) -> bool {
+    let ignored = &mut Diagnostics::default();
+    revocations
+        .section("revocations", ignored)
+        .and_then(|mut section| section.optional("mode")?.text("mode", ignored))
+        .is_some_and(|mode| mode == "lookup")
 }
 
 /// The keys of the file that the policy is made of.

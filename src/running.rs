@@ -4,10 +4,26 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use durward_gateway::Gateway;
+use durward_gateway::{Gateway, GatewayRevocations, MirrorLimits, RevocationFeed};
+use durward_news::RedisTarget;
+use durward_policy::{Policy, RevocationsMode};
 
 use crate::exit::Failure;
 use crate::shutdown::Shutdown;
+
+/// How the gateway learns of revocations: from an empty mirror at first, where the policy asks one.
+pub fn revocations(policy: &Policy, redis: Option<&RedisTarget>) -> Result<GatewayRevocations, Failure> {
+    Ok(match (policy.revocations(), redis) {
+        (RevocationsMode::None, _) => GatewayRevocations::None,
+        (RevocationsMode::Embedded | RevocationsMode::Redis, _) => {
+            GatewayRevocations::Mirror(RevocationFeed::new(policy, MirrorLimits::default()))
+        }
+        (RevocationsMode::Lookup(_), Some(redis)) => GatewayRevocations::Lookup(redis.clone()),
+        (RevocationsMode::Lookup(_), None) => {
+            return Err(Failure::Failed("`mode: lookup` has no store to ask".into()));
+        }
+    })
+}
 
 /// Runs the gateway on threads of its own until `shutdown`, and waits for its drain.
 pub async fn gateway_until(gateway: Arc<Gateway>, shutdown: Shutdown) -> Result<(), Failure> {

@@ -10,9 +10,11 @@ use pingora::protocols::http::ServerSession;
 use prometheus::proto::{MetricFamily, MetricType};
 
 use crate::decision::Known;
-use crate::metrics::{counter, encode, family, gauge, single_counter, single_gauge};
+use crate::lookup::Lookups;
+use crate::metrics::{counter, encode, family, gauge, histogram, single_counter, single_gauge};
 use crate::proxy::Shared;
 use crate::readiness::Readiness;
+use crate::revocation_feed::RevocationFeed;
 
 /// How long a request's body may take to be thrown away.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -128,9 +130,46 @@ fn stream_families(shared: &Shared) -> Vec<MetricFamily> {
 }
 
 fn revocation_families(shared: &Shared) -> Vec<MetricFamily> {
-    let Known::Mirror(feed) = &shared.known else {
-        return Vec::new();
-    };
+    match &shared.known {
+        Known::Nothing => Vec::new(),
+        Known::Mirror(feed) => mirror_families(feed),
+        Known::Store(lookups) => lookup_families(lookups),
+    }
+}
+
+fn lookup_families(lookups: &Lookups) -> Vec<MetricFamily> {
+    let times = lookups
+        .times()
+        .map(|(outcome, reading)| histogram(&[("outcome", outcome.name())], reading));
+    let mut families = vec![
+        family(
+            "durward_lookup_duration_seconds",
+            "Time the revocation store took to answer for a request",
+            MetricType::HISTOGRAM,
+            times.collect(),
+        ),
+        single_gauge(
+            "durward_lookups_in_flight",
+            "Requests that wait for the revocation store",
+            whole(lookups.in_flight() as u64),
+        ),
+        single_gauge(
+            "durward_revocation_store_up",
+            "1 where the revocation store answered when it was last looked at",
+            f64::from(u8::from(lookups.is_up())),
+        ),
+    ];
+    if let Some(age) = lookups.stale_for() {
+        families.push(single_gauge(
+            "durward_revocation_staleness_seconds",
+            "Time since the revocation store last answered",
+            age.as_secs_f64(),
+        ));
+    }
+    families
+}
+
+fn mirror_families(feed: &RevocationFeed) -> Vec<MetricFamily> {
     vec![
         single_gauge(
             "durward_revocation_entries",

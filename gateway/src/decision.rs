@@ -6,12 +6,14 @@ use std::time::Instant;
 
 use durward_contract::UnixSeconds;
 use durward_policy::{
-    Decision, GrantStanding, GrantedKey, KeyDigest, Phase, Policy, Principal, RawRequest, Reason, Refusal,
-    Rejection, RequestFacts, Revocations, Standing, Step, Trace, VerifiedToken, decide,
+    Decision, GrantStanding, GrantedKey, KeyDigest, LookupAnswer, LookupKeys, Pending, Phase, Policy,
+    Principal, RawRequest, Reason, Refusal, Rejection, RequestFacts, Revocations, Standing, Step, Trace,
+    VerifiedToken, decide,
 };
 use pingora::proxy::Session;
 
 use crate::clock;
+use crate::lookup::Lookups;
 use crate::metrics::PhaseTimes;
 use crate::proxy::Shared;
 use crate::request_record::RequestRecord;
@@ -24,12 +26,14 @@ pub(crate) enum Known {
     Nothing,
     /// The mirror.
     Mirror(Arc<RevocationFeed>),
+    /// The application's own store, for each request.
+    Store(Arc<Lookups>),
 }
 
 impl Known {
     pub(crate) fn version(&self) -> u64 {
         match self {
-            Self::Nothing => 0,
+            Self::Nothing | Self::Store(_) => 0,
             Self::Mirror(feed) => feed.version(),
         }
     }
@@ -37,8 +41,17 @@ impl Known {
     /// Whether anything is known against a principal that was permitted a moment ago.
     fn bars(&self, principal: &Principal) -> bool {
         match self {
-            Self::Nothing => false,
+            // A request that asks the store is among the open ones before it does.
+            Self::Nothing | Self::Store(_) => false,
             Self::Mirror(feed) => feed.barred(principal).is_some(),
+        }
+    }
+
+    /// Asks the store, where there is one to ask.
+    pub(crate) async fn ask(&self, keys: &LookupKeys) -> LookupAnswer {
+        match self {
+            Self::Store(lookups) => lookups.ask(keys).await,
+            Self::Nothing | Self::Mirror(_) => LookupAnswer::Unknown { stale_for: None },
         }
     }
 }
@@ -48,19 +61,22 @@ impl Revocations for Known {
         match self {
             Self::Nothing => Standing::Live,
             Self::Mirror(feed) => feed.standing(token, now),
+            // Only an answer of the store itself says more.
+            Self::Store(_) => Standing::Unknown { stale_for: None },
         }
     }
 
     fn granted_key(&self, digest: &KeyDigest) -> GrantStanding {
         match self {
-            Self::Nothing => GrantStanding::Unknown { stale_for: None },
+            // No list of an application's grants anything.
+            Self::Nothing | Self::Store(_) => GrantStanding::Unknown { stale_for: None },
             Self::Mirror(feed) => feed.granted_key(digest),
         }
     }
 
     fn key_standing(&self, key: &GrantedKey) -> Standing {
         match self {
-            Self::Nothing => Standing::Unknown { stale_for: None },
+            Self::Nothing | Self::Store(_) => Standing::Unknown { stale_for: None },
             Self::Mirror(feed) => feed.key_standing(key),
         }
     }
@@ -75,21 +91,83 @@ struct KnownAt<'k> {
 impl Revocations for KnownAt<'_> {
     fn standing(&self, token: &VerifiedToken, now: UnixSeconds) -> Standing {
         match self.known {
-            Known::Nothing => self.known.standing(token, now),
+            Known::Nothing | Known::Store(_) => self.known.standing(token, now),
             Known::Mirror(feed) => feed.standing_at(token, self.at),
         }
     }
 }
 
+/// A request after its decision, or before the store was asked.
+pub(crate) enum Admission<'s> {
+    /// It is decided; a rejection is for the caller to answer with.
+    Decided(Result<(), Rejection>),
+    /// In lookup mode.
+    Asking(Box<Asking<'s>>),
+}
+
 /// Decides on a request, enters it among the open ones where it is permitted, and counts the
-/// decision. A rejection is for the caller to answer with.
-pub(crate) fn admit(shared: &Shared, session: &Session, record: &mut RequestRecord) -> Result<(), Rejection> {
+/// decision.
+pub(crate) fn admit<'s>(shared: &'s Shared, session: &Session, record: &mut RequestRecord) -> Admission<'s> {
     let mut timer = PhaseTimer::since(record.started);
     record.wall = clock::wall_at(record.started);
     let now = clock::unix_seconds(record.wall);
     let version = shared.known.version();
-    let result =
-        judge(shared, session, record, now, &mut timer).and_then(|()| enter(shared, record, version));
+    let result = match judge(shared, session, record, now, &mut timer) {
+        Ok(None) => enter(shared, record, version),
+        Ok(Some(pending)) => {
+            return Admission::Asking(Box::new(Asking {
+                shared,
+                pending,
+                timer,
+            }));
+        }
+        Err(rejection) => Err(rejection),
+    };
+    Admission::Decided(settle(shared, record, &mut timer, result))
+}
+
+/// A request that waits for the store's answer.
+pub(crate) struct Asking<'s> {
+    shared: &'s Shared,
+    pending: Box<Pending<'s>>,
+    timer: PhaseTimer,
+}
+
+impl Asking<'_> {
+    /// Enters the request among the open ones, and then asks: either this sees what is listed, or
+    /// the next round about what is open does.
+    pub(crate) async fn answer(self, record: &mut RequestRecord) -> Result<(), Rejection> {
+        let Self {
+            shared,
+            pending,
+            mut timer,
+        } = self;
+        let ends_at = shared.ends_at(pending.principal());
+        let registration = shared
+            .streams
+            .register(&record.handle, pending.principal(), ends_at);
+        record.registration = Some(registration);
+        record.handle.set_asking(true);
+        let answer = shared.known.ask(pending.keys()).await;
+        record.handle.set_asking(false);
+        let result = match pending.conclude(&answer, &mut timer) {
+            Ok(permit) => {
+                record.permit = Some(permit);
+                Ok(())
+            }
+            Err(Refusal { rejection, .. }) => Err(rejection),
+        };
+        settle(shared, record, &mut timer, result)
+    }
+}
+
+/// Counts a decision.
+fn settle(
+    shared: &Shared,
+    record: &mut RequestRecord,
+    timer: &mut PhaseTimer,
+    result: Result<(), Rejection>,
+) -> Result<(), Rejection> {
     record.decided_at = timer.finish();
     record.decision_took = record.decided_at - record.started;
     record.reason = result.as_ref().err().map(|rejection| rejection.reason);
@@ -99,30 +177,36 @@ pub(crate) fn admit(shared: &Shared, session: &Session, record: &mut RequestReco
     result.inspect_err(|rejection| refuse(shared, record, rejection))
 }
 
-fn judge(
-    shared: &Shared,
+/// Decides, as far as it goes without the store.
+fn judge<'s>(
+    shared: &'s Shared,
     session: &Session,
     record: &mut RequestRecord,
     now: UnixSeconds,
     timer: &mut PhaseTimer,
-) -> Result<(), Rejection> {
+) -> Result<Option<Box<Pending<'s>>>, Rejection> {
     let facts = facts(shared, session, &record.raw)?;
     let known = KnownAt {
         known: &shared.known,
         at: record.started,
     };
-    match decide(&shared.policy, &facts, &shared.proofs, &known, now, timer) {
+    let pending = match decide(&shared.policy, &facts, &shared.proofs, &known, now, timer) {
         Decision::Permit(permit) => {
-            record.forward_target = differs(facts.forward_target(), session.req_header().raw_path());
             record.route = Some(permit.route());
             record.permit = Some(permit);
-            Ok(())
+            None
+        }
+        Decision::Pending(pending) => {
+            record.route = Some(pending.route());
+            Some(pending)
         }
         Decision::Refuse(Refusal { route, rejection }) => {
             record.route = route;
-            Err(rejection)
+            return Err(rejection);
         }
-    }
+    };
+    record.forward_target = differs(facts.forward_target(), session.req_header().raw_path());
+    Ok(pending)
 }
 
 /// The facts of the request as it was sent.

@@ -234,7 +234,8 @@ fn a_decision_can_be_explained() {
             token,
             ..ExplainRequest::default()
         };
-        edge.gateway.explain(&request).unwrap()
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(edge.gateway.explain(&request)).unwrap()
     };
     assert_eq!(explain("http://h/api/x", Some(edge.token("alice"))).status, None);
     assert_eq!(explain("/api/x", None).reason, Some("no_credential"));

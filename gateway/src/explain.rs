@@ -4,7 +4,8 @@ use std::path::Path;
 
 use durward_contract::UnixSeconds;
 use durward_policy::{
-    ExplainCredential, Explanation, Keys, NoRevocations, Policy, RawRequest, RequestFacts, Revocations,
+    ExplainCredential, Explaining, Explanation, Keys, NoRevocations, Policy, RawRequest, RequestFacts,
+    Revocations,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
 
@@ -32,8 +33,14 @@ pub struct ExplainRequest {
 }
 
 /// Explains by what is running. The error says what of the request makes no sense.
-pub(crate) fn explain(shared: &Shared, request: &ExplainRequest) -> Result<Explanation, String> {
-    explain_by(&shared.policy, &**shared.proofs.keys(), &shared.known, request)
+pub(crate) async fn explain(shared: &Shared, request: &ExplainRequest) -> Result<Explanation, String> {
+    match explain_by(&shared.policy, &**shared.proofs.keys(), &shared.known, request)? {
+        Explaining::Done(explanation) => Ok(explanation),
+        Explaining::Pending(pending) => {
+            let answer = shared.known.ask(pending.keys()).await;
+            Ok(pending.conclude(&answer))
+        }
+    }
 }
 
 /// Reads every key that is a file, as a start would. The error says which cannot be used, and why.
@@ -41,23 +48,23 @@ pub fn check_keys(policy: &Policy, base: &Path) -> Result<(), String> {
     IssuerKeys::new(policy, base).map(drop)
 }
 
-/// Explains by a configuration file alone: keys are read where they are files, and nothing is taken
-/// to be revoked. `base` is the configuration file's folder.
+/// Explains by a configuration file alone: keys are read where they are files, no store is asked, and
+/// nothing is taken to be revoked. `base` is the configuration file's folder.
 pub fn explain_offline(
     policy: &Policy,
     base: &Path,
     request: &ExplainRequest,
 ) -> Result<Explanation, String> {
     let keys = IssuerKeys::new(policy, base)?;
-    explain_by(policy, &keys, &NoRevocations, request)
+    explain_by(policy, &keys, &NoRevocations, request).map(Explaining::unasked)
 }
 
-fn explain_by(
-    policy: &Policy,
+fn explain_by<'p>(
+    policy: &'p Policy,
     keys: &dyn Keys,
     revocations: &impl Revocations,
     request: &ExplainRequest,
-) -> Result<Explanation, String> {
+) -> Result<Explaining<'p>, String> {
     let method: Method = request
         .method
         .parse()
@@ -73,7 +80,7 @@ fn explain_by(
     };
     let facts = match RequestFacts::judge(raw) {
         Ok(facts) => facts,
-        Err(rejection) => return Ok(Explanation::of_unclean(&rejection)),
+        Err(rejection) => return Ok(Explaining::Done(Explanation::of_unclean(&rejection))),
     };
     let credential = match &request.claims {
         Some(claims) => ExplainCredential::AssumedClaims(claims),

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use durward_news::RedisTarget;
 use durward_policy::{Explanation, Policy};
 use parking_lot::Mutex;
 use pingora::proxy::http_proxy;
@@ -24,6 +25,7 @@ use crate::in_flight::InFlight;
 use crate::issuer_keys::IssuerKeys;
 use crate::listeners::{Bound, BoundService};
 use crate::live_streams::Cut;
+use crate::lookup::Lookups;
 use crate::metrics::Metrics;
 use crate::proof_cache::ProofCache;
 use crate::proxy::{GatewayProxy, Shared};
@@ -50,6 +52,8 @@ pub enum GatewayRevocations {
     None,
     /// From a feed in this process.
     Mirror(Arc<RevocationFeed>),
+    /// By asking this store for each request: `mode: lookup`.
+    Lookup(RedisTarget),
 }
 
 /// Why the gateway cannot start.
@@ -66,6 +70,9 @@ pub enum GatewayError {
     /// Keys that are read at start cannot be.
     #[error("{0}")]
     Keys(String),
+    /// There is a store to ask, and the policy does not say what for.
+    #[error("the policy is not one of `mode: lookup`")]
+    Revocations,
     /// The access log cannot be opened.
     #[error("{0}")]
     AccessLog(std::io::Error),
@@ -142,6 +149,10 @@ impl Gateway {
             GatewayRevocations::Mirror(feed) => {
                 (Known::Mirror(Arc::clone(&feed)), Arc::clone(feed.streams()))
             }
+            GatewayRevocations::Lookup(target) => {
+                let lookup = policy.lookup().ok_or(GatewayError::Revocations)?;
+                (Known::Store(Lookups::new(lookup, &target)), Arc::default())
+            }
         };
         let (log, log_writer) = AccessLog::open(&config.access_log).map_err(GatewayError::AccessLog)?;
         let listeners = Listeners {
@@ -216,8 +227,8 @@ impl Gateway {
     }
 
     /// How a request would be decided now. The error says what of the request makes no sense.
-    pub fn explain(&self, request: &ExplainRequest) -> Result<Explanation, String> {
-        explain::explain(&self.shared, request)
+    pub async fn explain(&self, request: &ExplainRequest) -> Result<Explanation, String> {
+        explain::explain(&self.shared, request).await
     }
 
     /// Serves until `shutdown`, then lets open requests end for up to the configured grace, and
@@ -271,6 +282,10 @@ impl Gateway {
             "housekeeping",
             Housekeeper(Arc::clone(&self.shared)),
         ));
+        if let Known::Store(_) = &self.shared.known {
+            let keeper = LookupKeeper(Arc::clone(&self.shared));
+            server.add_service(background_service("lookups", keeper));
+        }
         let drain = Drain {
             shutdown,
             draining: self.draining.clone(),
@@ -365,6 +380,22 @@ impl BackgroundService for KeyKeeper {
         tokio::select! {
             _ = shutdown.changed() => {}
             _ = async { tokio::join!(self.follow_own(), keys.keep_current()) } => {}
+        }
+    }
+}
+
+/// Keeps the connection to the store that is asked, and asks again about what is open.
+struct LookupKeeper(Arc<Shared>);
+
+#[async_trait]
+impl BackgroundService for LookupKeeper {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let Known::Store(lookups) = &self.0.known else {
+            return;
+        };
+        tokio::select! {
+            _ = shutdown.changed() => {}
+            () = lookups.keep(&self.0.policy, &self.0.streams) => {}
         }
     }
 }

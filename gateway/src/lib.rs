@@ -12,6 +12,7 @@
 //! | facts, then the decision | `decision.rs` |
 //! | proofs that are remembered | `proof_cache.rs`, `issuer_keys.rs` |
 //! | revocations, and the open requests that they end | `mirror.rs`, `live_streams.rs`, `revocation_feed.rs` |
+//! | asking the application's own store instead, in lookup mode | `lookup.rs` |
 //! | the request that the upstream gets: identity stripped, then set | `upstream_request.rs` |
 //! | the answer to a refused request | `problem.rs` |
 //! | one line and one count for each request | `request_record.rs`, `log_line.rs`, `access_log.rs`, `metrics.rs` |
@@ -39,6 +40,7 @@ mod jwks_fetch;
 mod listeners;
 mod live_streams;
 mod log_line;
+mod lookup;
 mod metrics;
 mod mirror;
 mod mirror_table;

@@ -21,6 +21,8 @@ use crate::sharded::{Counters, Padded, SHARDS, shard};
 pub(crate) enum Cut {
     /// What it was permitted by was revoked.
     Revoked(Cause),
+    /// Whether it is revoked could not be learnt for too long.
+    Unknown,
     /// The time of its token or key has passed.
     Expired,
     /// Its header section did not arrive in time.
@@ -30,7 +32,7 @@ pub(crate) enum Cut {
 }
 
 impl Cut {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Revoked(Cause::Token),
         Self::Revoked(Cause::Session),
         Self::Revoked(Cause::User),
@@ -38,6 +40,8 @@ impl Cut {
         Self::Revoked(Cause::SigningKey),
         Self::Revoked(Cause::ApiKey),
         Self::Revoked(Cause::Everyone),
+        Self::Revoked(Cause::Listed),
+        Self::Unknown,
         Self::Expired,
         Self::HeaderTimeout,
         Self::Shutdown,
@@ -47,6 +51,7 @@ impl Cut {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Revoked(cause) => cause.name(),
+            Self::Unknown => "revocation_unknown",
             Self::Expired => "expired",
             Self::HeaderTimeout => "header_timeout",
             Self::Shutdown => "shutdown",
@@ -62,6 +67,7 @@ impl Cut {
 #[derive(Debug, Default)]
 pub(crate) struct RequestHandle {
     bound: AtomicBool,
+    asking: AtomicBool,
     /// 0, or one more than the index of the cut.
     cut: AtomicU8,
     waker: AtomicWaker,
@@ -71,6 +77,16 @@ impl RequestHandle {
     /// Whether somebody else may end the request.
     pub(crate) fn is_bound(&self) -> bool {
         self.bound.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is entered but not permitted yet: it waits for the revocation store.
+    pub(crate) fn is_asking(&self) -> bool {
+        self.asking.load(Ordering::Relaxed)
+    }
+
+    /// An entered request begins or ends to wait for the revocation store.
+    pub(crate) fn set_asking(&self, asking: bool) {
+        self.asking.store(asking, Ordering::Relaxed);
     }
 
     /// Whom to wake when it is ended. To be followed by a look at [`Self::cut`].
@@ -178,6 +194,24 @@ impl LiveStreams {
         self.end_each(|_| Some(cut));
     }
 
+    /// Each of them, with whose it is.
+    pub(crate) fn open(&self) -> Vec<(Arc<RequestHandle>, Principal)> {
+        let mut open = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.0.lock();
+            let pair = |(_, live): (usize, &Live)| (Arc::clone(&live.handle), live.principal.clone());
+            open.extend(shard.iter().map(pair));
+        }
+        open
+    }
+
+    /// Ends one of them.
+    pub(crate) fn end(&self, handle: &RequestHandle, cut: Cut) {
+        if handle.end(cut) {
+            self.count(cut);
+        }
+    }
+
     /// Counts an ended request.
     pub(crate) fn count(&self, cut: Cut) {
         self.cuts.add(cut.index(), 1);
@@ -197,9 +231,7 @@ impl LiveStreams {
                 shard.iter().filter_map(|(_, live)| condemn(live)).collect()
             };
             for (handle, cut) in condemned {
-                if handle.end(cut) {
-                    self.count(cut);
-                }
+                self.end(&handle, cut);
             }
         }
     }

@@ -322,7 +322,7 @@ pub(crate) fn counter(pairs: &[(&str, &str)], value: u64) -> Metric {
     metric
 }
 
-fn histogram(pairs: &[(&str, &str)], reading: Reading) -> Metric {
+pub(crate) fn histogram(pairs: &[(&str, &str)], reading: Reading) -> Metric {
     let bucket = |(bound, count): (f64, u64)| {
         let mut bucket = Bucket::default();
         bucket.set_upper_bound(bound);

@@ -214,6 +214,7 @@ fn cause_index(cause: Cause) -> usize {
         Cause::Everyone => 4,
         Cause::SigningKey => 5,
         Cause::ApiKey => 6,
+        Cause::Listed => 7,
     }
 }
 

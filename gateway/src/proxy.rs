@@ -16,7 +16,7 @@ use prometheus::Registry;
 use crate::access_log::AccessLog;
 use crate::cancellable::Reused;
 use crate::clock;
-use crate::decision::{self, Known};
+use crate::decision::{self, Admission, Known};
 use crate::in_flight::InFlight;
 use crate::live_streams::LiveStreams;
 use crate::metrics::Metrics;
@@ -78,7 +78,12 @@ impl ProxyHttp for GatewayProxy {
             .client_addr()
             .and_then(|address| address.as_inet())
             .copied();
-        let Err(rejection) = decision::admit(&self.shared, session, record) else {
+        let admitted = match decision::admit(&self.shared, session, record) {
+            Admission::Decided(result) => result,
+            // Boxed, so that the requests that ask nobody do not carry its room.
+            Admission::Asking(asking) => Box::pin(asking.answer(record)).await,
+        };
+        let Err(rejection) = admitted else {
             return Ok(false);
         };
         // In a box of its own: every request would carry its size.

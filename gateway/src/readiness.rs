@@ -21,10 +21,14 @@ impl Readiness {
             .missing()
             .map(|issuer| format!("the keys of issuer {issuer}"))
             .collect();
-        if let Known::Mirror(feed) = &shared.known
-            && !feed.is_loaded()
-        {
-            missing.push("the first snapshot of the revocations".into());
+        match &shared.known {
+            Known::Mirror(feed) if !feed.is_loaded() => {
+                missing.push("the first snapshot of the revocations".into());
+            }
+            Known::Store(lookups) if lookups.stale_for().is_none() => {
+                missing.push("the first answer of the revocation store".into());
+            }
+            Known::Nothing | Known::Mirror(_) | Known::Store(_) => {}
         }
         if draining {
             missing.push("the gateway is shutting down".into());

@@ -29,7 +29,7 @@ pub async fn run(file: ConfigFile) -> Result<(), Failure> {
         Some(redis) => Some(news::publish(redis, &service, &registry)?),
         None => {
             tracing::warn!(
-                "no gateway elsewhere hears of revocations: the file names no Redis under `revocations`"
+                "no gateway elsewhere hears of revocations: the file names no Redis for them under `revocations`"
             );
             None
         }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use durward_gateway::{Gateway, GatewayRevocations};
 use prometheus::Registry;
 
-use super::up::gateway_revocations;
 use crate::cli::ConfigFile;
 use crate::configuration::{self, Loaded, Role};
 use crate::control::{self, server::ControlSocket};
@@ -24,7 +23,7 @@ pub async fn run(file: ConfigFile) -> Result<(), Failure> {
         ..
     } = configuration::load_or_fail(&file.config, Role::GatewayAlone)?;
     let (shutdown, _trigger) = Shutdown::on_signals().map_err(Failure::failed)?;
-    let revocations = gateway_revocations(&policy);
+    let revocations = running::revocations(&policy, redis.as_ref())?;
     let registry = Registry::new();
     let following = match (&redis, &revocations) {
         (Some(redis), GatewayRevocations::Mirror(feed)) => {

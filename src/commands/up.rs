@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use durward_auth::{AuthConfig, AuthService, NewUser, Secret};
 use durward_contract::Follower;
-use durward_gateway::{Gateway, GatewayConfig, GatewayRevocations, MirrorLimits, RevocationFeed};
+use durward_gateway::{Gateway, GatewayConfig, GatewayRevocations};
 use durward_news::{FollowerTask, RedisTarget};
-use durward_policy::{Policy, RevocationsMode};
 use durward_upstreams::ImageFolder;
 use prometheus::Registry;
 
@@ -45,7 +44,7 @@ pub async fn run(file: ConfigFile) -> Result<(), Failure> {
     let exposed = exposed_listener(&gateway, &auth, demo.as_ref());
 
     let policy = Arc::new(policy);
-    let revocations = gateway_revocations(&policy);
+    let revocations = running::revocations(&policy, redis.as_ref())?;
     let registry = Registry::new();
     let auth_listener = demo::listen(auth.listen).await?;
     let service = AuthService::start(auth, followers(&revocations, redis.as_ref()), &registry)
@@ -92,27 +91,21 @@ pub async fn run(file: ConfigFile) -> Result<(), Failure> {
     Ok(())
 }
 
-/// An empty mirror, where the policy asks one.
-pub fn gateway_revocations(policy: &Policy) -> GatewayRevocations {
-    match policy.revocations() {
-        RevocationsMode::None => GatewayRevocations::None,
-        RevocationsMode::Embedded | RevocationsMode::Redis => {
-            GatewayRevocations::Mirror(RevocationFeed::new(policy, MirrorLimits::default()))
-        }
-    }
-}
-
 /// Who hears of the log directly: with Redis the gateway hears from there, as all the others do.
 fn followers(revocations: &GatewayRevocations, redis: Option<&RedisTarget>) -> Vec<Arc<dyn Follower>> {
     match revocations {
         GatewayRevocations::Mirror(feed) if redis.is_none() => {
             vec![Arc::clone(feed) as Arc<dyn Follower>]
         }
-        _ => Vec::new(),
+        // With `mode: lookup` the file says that it does without these news.
+        GatewayRevocations::Mirror(_) | GatewayRevocations::None | GatewayRevocations::Lookup(_) => {
+            Vec::new()
+        }
     }
 }
 
-/// The road through Redis, where there is one.
+/// The road through Redis, where there is one. The store of lookup mode is the application's own:
+/// nothing is written to it.
 #[derive(Default)]
 struct Road {
     publishing: Option<Publishing>,

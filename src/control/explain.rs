@@ -17,7 +17,10 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
 }
 
 async fn explain(State(gateway): State<Arc<Gateway>>, Json(question): Json<Value>) -> Response {
-    let answer = request_of(&question).and_then(|request| gateway.explain(&request));
+    let answer = match request_of(&question) {
+        Ok(request) => gateway.explain(&request).await,
+        Err(detail) => Err(detail),
+    };
     match answer {
         Ok(explanation) => Json(explanation).into_response(),
         Err(detail) => {

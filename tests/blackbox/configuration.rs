@@ -184,11 +184,6 @@ fn routes_that_cannot_be_told_apart_are_errors() {
 fn what_is_not_built_is_an_error_and_never_ignored() {
     for (from, to, said) in [
         (
-            "store: embedded",
-            "store: embedded\n  mode: lookup",
-            "not supported by this version",
-        ),
-        (
             "sqlite:data/auth.db",
             "postgres://user:hunter2@db/auth",
             "must not hold a password",

@@ -3,6 +3,9 @@
 //!
 //! The order is fixed: route, credential, proof, issuer, times, revocation, rules, identity. A later
 //! check never runs where an earlier one refused, and nothing but the end of it makes a [`Permit`].
+//!
+//! In lookup mode it stops before the answer about revocation, which only the shell can fetch, with a
+//! [`Pending`]; [`Pending::conclude`] goes on from there, in the same order and by the same code.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +16,16 @@ use crate::api_key::ApiKey;
 use crate::claim_rule::Params;
 use crate::credential::{Candidate, Credential, CredentialKinds};
 use crate::identity_headers::{HeaderSink, IdentityHeaders, Said};
+use crate::lookup::LookupKeys;
 use crate::revocation::{Cause, Revocations, Standing};
 use crate::route::{Access, Route, RouteId, UpstreamId, WhenUnknown};
 use crate::trace::{Outcome, Phase, Step, Trace};
 use crate::{Policy, Principal, Reason, Rejection, RequestFacts, RevocationsMode, VerifiedToken};
 
+mod pending;
 mod service;
+
+pub use pending::Pending;
 
 /// Proves tokens, perhaps from a cache of proofs. A cache may hold proofs, never decisions, and must
 /// tell policies and generations of keys apart.
@@ -33,12 +40,14 @@ pub trait Proofs {
 }
 
 /// What becomes of a request.
-#[derive(Clone, Debug)]
-pub enum Decision {
+#[derive(Debug)]
+pub enum Decision<'p> {
     /// It goes to the upstream, as the permit says.
     Permit(Permit),
     /// It is answered with a refusal.
     Refuse(Refusal),
+    /// In lookup mode: nothing is decided before the store was asked.
+    Pending(Box<Pending<'p>>),
 }
 
 /// A refusal, and on which route.
@@ -50,7 +59,8 @@ pub struct Refusal {
     pub rejection: Rejection,
 }
 
-/// That a request may pass: to which upstream, and in whose name. Made by [`decide`] alone.
+/// That a request may pass: to which upstream, and in whose name. Made by [`decide`], or by
+/// [`Pending::conclude`], alone.
 #[derive(Clone, Debug)]
 pub struct Permit {
     route: RouteId,
@@ -85,26 +95,26 @@ pub(crate) enum Proof<'r> {
     ApiKey(ApiKey<'r>),
 }
 
-/// Decides on a request at `now`.
-pub fn decide<T: Trace>(
-    policy: &Policy,
+/// Decides on a request at `now`. In lookup mode `revocations` is not asked.
+pub fn decide<'p, T: Trace>(
+    policy: &'p Policy,
     facts: &RequestFacts<'_>,
     proofs: &(impl Proofs + ?Sized),
     revocations: &(impl Revocations + ?Sized),
     now: UnixSeconds,
     trace: &mut T,
-) -> Decision {
+) -> Decision<'p> {
     decide_on(policy, facts, &FromRequest(proofs), revocations, now, trace)
 }
 
-pub(crate) fn decide_on<T: Trace>(
-    policy: &Policy,
+pub(crate) fn decide_on<'p, T: Trace>(
+    policy: &'p Policy,
     facts: &RequestFacts<'_>,
     evidence: &impl Evidence,
     revocations: &(impl Revocations + ?Sized),
     now: UnixSeconds,
     trace: &mut T,
-) -> Decision {
+) -> Decision<'p> {
     let mut route = None;
     let inquiry = Inquiry {
         policy,
@@ -112,12 +122,17 @@ pub(crate) fn decide_on<T: Trace>(
         revocations,
         now,
     };
-    match inquiry.permit(evidence, &mut route, trace) {
-        Ok(permit) => Decision::Permit(permit),
-        Err(rejection) => {
-            trace.step(|| Step::new(rejection.reason.code(), Outcome::Refused, rejection.cause.clone()));
-            Decision::Refuse(Refusal { route, rejection })
-        }
+    match inquiry.judge(evidence, &mut route, trace) {
+        Ok(Judged::Permitted(permit)) => Decision::Permit(permit),
+        Ok(Judged::Unasked(pending)) => Decision::Pending(pending),
+        Err(rejection) => Decision::Refuse(Refusal::told(route, rejection, trace)),
+    }
+}
+
+impl Refusal {
+    fn told<T: Trace>(route: Option<RouteId>, rejection: Rejection, trace: &mut T) -> Self {
+        trace.step(|| Step::new(rejection.reason.code(), Outcome::Refused, rejection.cause.clone()));
+        Self { route, rejection }
     }
 }
 
@@ -150,20 +165,37 @@ impl<P: Proofs + ?Sized> Evidence for FromRequest<'_, P> {
 }
 
 /// All that a decision looks at.
-struct Inquiry<'i, R: ?Sized> {
-    policy: &'i Policy,
+struct Inquiry<'p, 'i, R: ?Sized> {
+    policy: &'p Policy,
     facts: &'i RequestFacts<'i>,
     revocations: &'i R,
     now: UnixSeconds,
 }
 
-impl<R: Revocations + ?Sized> Inquiry<'_, R> {
-    fn permit<T: Trace>(
+/// How far a request got that was not refused.
+enum Judged<'p> {
+    Permitted(Permit),
+    Unasked(Box<Pending<'p>>),
+}
+
+/// Who asks.
+enum Asker {
+    /// Nobody who says so, on a route that lets that be.
+    Anonymous,
+    /// Somebody with a credential that holds now.
+    Live(LivePrincipal),
+    /// A user whose token would hold, if only it is not revoked: the store is to be asked.
+    Unasked(Arc<VerifiedToken>, LookupKeys),
+}
+
+impl<'p, R: Revocations + ?Sized> Inquiry<'p, '_, R> {
+    fn judge<T: Trace>(
         &self,
         evidence: &impl Evidence,
         chosen: &mut Option<RouteId>,
         trace: &mut T,
-    ) -> Result<Permit, Rejection> {
+    ) -> Result<Judged<'p>, Rejection> {
+        let rest = self.rest();
         trace.enter(Phase::Route);
         let found = self.policy.routes().lookup(self.facts)?;
         let route = found.route;
@@ -173,37 +205,45 @@ impl<R: Revocations + ?Sized> Inquiry<'_, R> {
             trace.step(|| {
                 Step::new("access", Outcome::Hit, "public: credentials are not looked at").at(route.place)
             });
-            return self.permit_on(route, None, trace);
+            return rest.permit_on(route, None, trace).map(Judged::Permitted);
         }
-        let principal = self.principal(route, evidence, trace)?;
-        self.check_rules(route, principal.as_ref(), &found.params, trace)?;
-        self.permit_on(route, principal, trace)
+        let principal = match self.asker(route, evidence, trace)? {
+            Asker::Anonymous => None,
+            Asker::Live(principal) => Some(principal),
+            Asker::Unasked(token, keys) => {
+                let pending = Pending::new(self.policy, route, token, keys, &found.params);
+                return Ok(Judged::Unasked(Box::new(pending)));
+            }
+        };
+        rest.check_rules(route, principal.as_ref(), &found.params, trace)?;
+        rest.permit_on(route, principal, trace).map(Judged::Permitted)
     }
 
-    /// Whoever asks, with a credential that holds now; nothing for an anonymous request on a route
-    /// that lets it be.
-    fn principal<T: Trace>(
+    fn rest(&self) -> Rest<'p> {
+        Rest { policy: self.policy }
+    }
+
+    fn asker<T: Trace>(
         &self,
         route: &Route,
         evidence: &impl Evidence,
         trace: &mut T,
-    ) -> Result<Option<LivePrincipal>, Rejection> {
+    ) -> Result<Asker, Rejection> {
         trace.enter(Phase::Credential);
         let Some(proof) = evidence.proof(self.policy, self.facts, route.credentials, trace)? else {
             if route.access == Access::Optional {
                 trace.step(|| Step::new("access", Outcome::Hit, "optional: anonymous").at(route.place));
-                return Ok(None);
+                return Ok(Asker::Anonymous);
             }
             return Err(Rejection::new(
                 Reason::NoCredential,
                 "the request has no credential",
             ));
         };
-        let principal = match proof {
-            Proof::Token(token) => self.user(route, token, trace)?,
-            Proof::ApiKey(key) => self.service(route, &key, trace)?,
-        };
-        Ok(Some(principal))
+        match proof {
+            Proof::Token(token) => self.user(route, token, trace),
+            Proof::ApiKey(key) => self.service(route, &key, trace).map(Asker::Live),
+        }
     }
 
     fn user<T: Trace>(
@@ -211,11 +251,16 @@ impl<R: Revocations + ?Sized> Inquiry<'_, R> {
         route: &Route,
         token: Arc<VerifiedToken>,
         trace: &mut T,
-    ) -> Result<LivePrincipal, Rejection> {
+    ) -> Result<Asker, Rejection> {
         self.check_issuer_and_times(route, &token, trace)?;
         trace.enter(Phase::Revocation);
-        self.check_revocation(route, self.revocations.standing(&token, self.now), trace)?;
-        Ok(LivePrincipal(Principal::User(token)))
+        if let Some(lookup) = self.policy.lookup() {
+            let keys = lookup.keys(&token)?;
+            return Ok(Asker::Unasked(token, keys));
+        }
+        let standing = self.revocations.standing(&token, self.now);
+        self.rest().check_standing(route, standing, trace)?;
+        Ok(Asker::Live(LivePrincipal(Principal::User(token))))
     }
 
     fn check_issuer_and_times<T: Trace>(
@@ -243,16 +288,24 @@ impl<R: Revocations + ?Sized> Inquiry<'_, R> {
         });
         Ok(())
     }
+}
 
+/// What is left to do once it is known how the credential stands: the same for a decision in one go
+/// and for one that was pending.
+struct Rest<'p> {
+    policy: &'p Policy,
+}
+
+impl Rest<'_> {
     /// No error is ever read as "not revoked": what is not known is the route's to judge.
-    fn check_revocation<T: Trace>(
+    fn check_standing<T: Trace>(
         &self,
         route: &Route,
         standing: Standing,
         trace: &mut T,
     ) -> Result<(), Rejection> {
         match standing {
-            Standing::Live if self.policy.revocations() == RevocationsMode::None => {
+            Standing::Live if matches!(self.policy.revocations(), RevocationsMode::None) => {
                 trace.step(|| Step::new("revocation", Outcome::Skipped, "not asked: `revocations: none`"));
                 Ok(())
             }
@@ -353,6 +406,7 @@ const fn revoked(cause: Cause) -> &'static str {
         Cause::SigningKey => "the key that signed the token is revoked",
         Cause::ApiKey => "the API key is revoked",
         Cause::Everyone => "all tokens of the issuer are revoked",
+        Cause::Listed => "the token is on the application's list",
     }
 }
 

@@ -8,8 +8,9 @@ use durward_contract::{UnixSeconds, claim};
 use serde::Serialize;
 
 use crate::credential::{Credential, CredentialKinds};
-use crate::decide::{Decision, Evidence, Permit, Proof, Refusal, decide_on};
+use crate::decide::{Decision, Evidence, Pending, Permit, Proof, Refusal, decide_on};
 use crate::json::{self, Json, Limits, Object};
+use crate::lookup::{LookupAnswer, LookupKeys};
 use crate::revocation::Revocations;
 use crate::trace::{Outcome, Phase, Step, Trace};
 use crate::verify::{Keys, VerifiedToken, prove_traced};
@@ -84,14 +85,31 @@ pub struct ExplainedStep {
     pub step: Step,
 }
 
+/// An explanation, or what it needs to know of the store first.
+#[derive(Debug)]
+pub enum Explaining<'p> {
+    /// All is said.
+    Done(Explanation),
+    /// In lookup mode the store is to be asked, or not.
+    Pending(Box<PendingExplanation<'p>>),
+}
+
+/// An explanation that waits for the store's answer. Yields words, as every explanation.
+#[derive(Debug)]
+pub struct PendingExplanation<'p> {
+    policy: &'p Policy,
+    pending: Box<Pending<'p>>,
+    record: Record,
+}
+
 /// Explains what [`crate::decide`] would say of the request at `now`.
-pub fn explain(
-    policy: &Policy,
+pub fn explain<'p>(
+    policy: &'p Policy,
     facts: &RequestFacts<'_>,
     credential: ExplainCredential<'_>,
     revocations: &(impl Revocations + ?Sized),
     now: UnixSeconds,
-) -> Explanation {
+) -> Explaining<'p> {
     let mut record = Record::default();
     let decision = match credential {
         ExplainCredential::FromRequest { keys } => {
@@ -106,9 +124,46 @@ pub fn explain(
             &mut record,
         ),
     };
-    match decision {
-        Decision::Permit(permit) => Explanation::of_permit(policy, &permit, record.steps),
-        Decision::Refuse(refusal) => Explanation::of_refusal(policy, &refusal, record.steps),
+    let decided = match decision {
+        Decision::Permit(permit) => Ok(permit),
+        Decision::Refuse(refusal) => Err(refusal),
+        Decision::Pending(pending) => {
+            return Explaining::Pending(Box::new(PendingExplanation {
+                policy,
+                pending,
+                record,
+            }));
+        }
+    };
+    Explaining::Done(Explanation::of(policy, &decided, record))
+}
+
+impl PendingExplanation<'_> {
+    /// What the store is to be asked for.
+    pub fn keys(&self) -> &LookupKeys {
+        self.pending.keys()
+    }
+
+    /// Explains, now that the store has answered or failed to.
+    pub fn conclude(mut self, answer: &LookupAnswer) -> Explanation {
+        let decided = self.pending.conclude(answer, &mut self.record);
+        Explanation::of(self.policy, &decided, self.record)
+    }
+
+    /// Explains what would be if the store had none of the keys, and says that it was not asked.
+    pub fn conclude_unasked(mut self) -> Explanation {
+        let decided = self.pending.conclude_unasked(&mut self.record);
+        Explanation::of(self.policy, &decided, self.record)
+    }
+}
+
+impl Explaining<'_> {
+    /// The explanation without the store.
+    pub fn unasked(self) -> Explanation {
+        match self {
+            Self::Done(explanation) => explanation,
+            Self::Pending(pending) => pending.conclude_unasked(),
+        }
     }
 }
 
@@ -121,6 +176,13 @@ impl Explanation {
             step: Step::new(rejection.reason.code(), Outcome::Refused, cause),
         };
         Self::refused(rejection, None, vec![step])
+    }
+
+    fn of(policy: &Policy, decided: &Result<Permit, Refusal>, record: Record) -> Self {
+        match decided {
+            Ok(permit) => Self::of_permit(policy, permit, record.steps),
+            Err(refusal) => Self::of_refusal(policy, refusal, record.steps),
+        }
     }
 
     fn of_refusal(policy: &Policy, refusal: &Refusal, steps: Vec<ExplainedStep>) -> Self {
@@ -171,7 +233,7 @@ impl Explanation {
 }
 
 /// Writes every step down.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Record {
     phase: Option<Phase>,
     steps: Vec<ExplainedStep>,

@@ -24,12 +24,14 @@ mod identity_headers;
 mod issuer;
 pub mod json;
 mod key_set;
+mod lookup;
 mod path;
 mod policy;
 mod principal;
 mod rejection;
 mod request_facts;
 mod revocation;
+mod revocation_store;
 mod route;
 mod route_table;
 mod trace;
@@ -42,13 +44,19 @@ pub use api_key::{
 pub use byte_scan::is_plain;
 pub use claim_rule::{Params, Requirement};
 pub use credential::{Credential, CredentialKinds};
-pub use decide::{Decision, Permit, Proofs, Refusal, decide};
-pub use explain::{ExplainCredential, ExplainedStep, Explanation, Verdict, explain};
+pub use decide::{Decision, Pending, Permit, Proofs, Refusal, decide};
+pub use explain::{
+    ExplainCredential, ExplainedStep, Explaining, Explanation, PendingExplanation, Verdict, explain,
+};
 pub use identity_headers::{HeaderSink, IdentityHeaders, ServiceHeaders, StripSet, canonical};
 pub use issuer::{
     AcceptedIssuers, Algorithm, Issuer, IssuerId, Issuers, KeySource, KeyType, OwnIssuer, TokenType,
 };
 pub use key_set::{KeySet, KeySetError, MAX_KEY_SET_BYTES};
+pub use lookup::{
+    DEFAULT_LOOKUP_DEADLINE, DEFAULT_LOOKUP_RECHECK, Lookup, LookupAnswer, LookupKeys, MAX_KEY_VALUE_BYTES,
+    MAX_LOOKUP_KEYS, MAX_TEMPLATE_BYTES, MAX_TEMPLATE_CLAIMS,
+};
 pub use policy::{Policy, PolicySections, RevocationsMode};
 pub use principal::Principal;
 pub use rejection::{Challenge, Reason, Rejection};

@@ -7,6 +7,7 @@ use durward_config::{Diagnostics, Node, Place};
 
 use crate::identity_headers::{IdentityPlan, ServiceHeaders, StripSet};
 use crate::issuer::{Issuers, OwnIssuer};
+use crate::lookup::Lookup;
 use crate::revocation::DigestKey;
 use crate::route::{Route, RouteId, UpstreamId};
 use crate::route_table::RouteTable;
@@ -41,8 +42,8 @@ pub struct PolicySections<'a> {
     pub file_place: Place,
 }
 
-/// Where news of revocations comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How the gateway learns of revocations.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RevocationsMode {
     /// `revocations: none`, written out: nothing is ever revoked.
     None,
@@ -51,6 +52,8 @@ pub enum RevocationsMode {
     /// `store: redis://...`: from auth services elsewhere, through Redis. Where exactly, the shell
     /// reads from the file.
     Redis,
+    /// `mode: lookup`: a store that is the application's own is asked for each request.
+    Lookup(Lookup),
 }
 
 /// Everything that [`crate::decide`] works on.
@@ -116,9 +119,17 @@ impl Policy {
         &self.issuers
     }
 
-    /// Where news of revocations comes from.
-    pub fn revocations(&self) -> RevocationsMode {
-        self.revocations
+    /// How the gateway learns of revocations.
+    pub fn revocations(&self) -> &RevocationsMode {
+        &self.revocations
+    }
+
+    /// What to ask of whom, in lookup mode.
+    pub fn lookup(&self) -> Option<&Lookup> {
+        match &self.revocations {
+            RevocationsMode::Lookup(lookup) => Some(lookup),
+            RevocationsMode::None | RevocationsMode::Embedded | RevocationsMode::Redis => None,
+        }
     }
 
     /// How old the news may be before what it does not say is unknown.

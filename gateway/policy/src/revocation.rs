@@ -140,11 +140,13 @@ pub enum Cause {
     ApiKey,
     /// Everybody of the issuer.
     Everyone,
+    /// What a key of the application's own list stands for, where it is none of the above.
+    Listed,
 }
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Token,
         Self::Session,
         Self::User,
@@ -152,6 +154,7 @@ impl Cause {
         Self::SigningKey,
         Self::ApiKey,
         Self::Everyone,
+        Self::Listed,
     ];
 
     /// What an entry against this target means for what it covers.
@@ -177,6 +180,7 @@ impl Cause {
             Self::SigningKey => "signing_key",
             Self::ApiKey => "api_key",
             Self::Everyone => "everyone",
+            Self::Listed => "listed",
         }
     }
 }

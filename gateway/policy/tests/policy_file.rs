@@ -159,14 +159,14 @@ fn revocations_are_written_out() {
     let file = |revocations: &str| format!("{ISSUER}{revocations}{ROUTES}");
     assert_eq!(
         try_policy(&file(NONE), false).unwrap().revocations(),
-        RevocationsMode::None
+        &RevocationsMode::None
     );
     let embedded = try_policy(
         &file("revocations: { store: embedded, max_staleness: 2s }\n"),
         true,
     )
     .unwrap();
-    assert_eq!(embedded.revocations(), RevocationsMode::Embedded);
+    assert_eq!(embedded.revocations(), &RevocationsMode::Embedded);
     assert_eq!(embedded.max_staleness().as_secs(), 2);
     for store in [
         "redis://r",
@@ -178,7 +178,7 @@ fn revocations_are_written_out() {
             "revocations: {{ store: '{store}', redis: {{ namespace: x }} }}\n"
         ));
         let elsewhere = try_policy(&file, false).unwrap();
-        assert_eq!(elsewhere.revocations(), RevocationsMode::Redis);
+        assert_eq!(elsewhere.revocations(), &RevocationsMode::Redis);
     }
     for (revocations, message) in [
         ("", "`revocations` is missing"),
@@ -195,8 +195,12 @@ fn revocations_are_written_out() {
             "how to reach a store that is not there",
         ),
         (
-            "revocations: { store: embedded, mode: lookup }\n",
-            "`mode` is not supported by this version",
+            "revocations: { store: embedded, mode: lockup }\n",
+            "did you mean `lookup`",
+        ),
+        (
+            "revocations: { store: embedded, keys: [a] }\n",
+            "`keys` belongs to `mode: lookup`",
         ),
         (
             "revocations: { store: embedded, max_staleness: 5 }\n",

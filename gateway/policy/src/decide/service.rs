@@ -9,7 +9,7 @@ use crate::route::Route;
 use crate::trace::{Outcome, Phase, Step, Trace};
 use crate::{Principal, Reason, Rejection};
 
-impl<R: Revocations + ?Sized> Inquiry<'_, R> {
+impl<R: Revocations + ?Sized> Inquiry<'_, '_, R> {
     pub(super) fn service<T: Trace>(
         &self,
         route: &Route,
@@ -23,7 +23,8 @@ impl<R: Revocations + ?Sized> Inquiry<'_, R> {
         });
         self.check_end(&key, trace)?;
         trace.enter(Phase::Revocation);
-        self.check_revocation(route, self.revocations.key_standing(&key), trace)?;
+        let standing = self.revocations.key_standing(&key);
+        self.rest().check_standing(route, standing, trace)?;
         Ok(LivePrincipal(Principal::Service(key)))
     }
 

@@ -10,8 +10,10 @@ use http::HeaderName;
 use super::{DEFAULT_MAX_STALENESS, Policy, PolicySections, RevocationsMode};
 use crate::identity_headers::{IdentityPlan, ServiceHeaders, StripSet, extra_names};
 use crate::issuer::Issuers;
+use crate::lookup::{Surroundings, lookup_section, refuse_allowance};
 use crate::revocation::DigestKey;
-use crate::route::{Route, WhenUnknown};
+use crate::revocation_store::RevocationStore;
+use crate::route::{Access, Route, WhenUnknown};
 use crate::route_table::{RouteContext, RouteTable};
 
 const STALENESS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
@@ -42,7 +44,12 @@ pub(super) fn policy(
         issuers.check_prefixes(&mut found);
     }
     let strip = extra_names(strip, &mut found);
-    let news = revocations_section(revocations, auth_in_process, file_place, &mut found);
+    let around = Surroundings {
+        auth_in_process,
+        own_issuer: own_issuer.is_some(),
+        issuers: issuers.len(),
+    };
+    let news = revocations_section(revocations, around, file_place, &mut found);
     let context = RouteContext {
         upstream_names,
         issuers: &issuers,
@@ -65,11 +72,14 @@ pub(super) fn policy(
         &mut found,
     );
     if let Some(route) = services {
-        check_grants_arrive(route, news.mode, &mut found);
+        check_grants_arrive(route, &news.mode, &mut found);
     }
     check_issuers_are_there(&routes, &issuers, &mut found);
+    if let RevocationsMode::Lookup(_) = &news.mode {
+        refuse_allowances(&routes, &mut found);
+    }
     warn_of_silence(&routes, &identity, file_place, &mut found);
-    if let (Some(node), RevocationsMode::None, true) = (revocations, news.mode, auth_in_process) {
+    if let (Some(node), RevocationsMode::None, true) = (revocations, &news.mode, auth_in_process) {
         let advice = "write `revocations: { store: embedded }`: a ban of the auth service would bite at the token's end only";
         found.warning(node.place, "`revocations: none` beside an auth service", advice);
     }
@@ -89,6 +99,15 @@ pub(super) fn policy(
     })
 }
 
+/// What `revocations` may not say in lookup mode, no route may.
+fn refuse_allowances(routes: &RouteTable, diagnostics: &mut Diagnostics) {
+    for route in routes.iter().filter(|route| route.access != Access::Public) {
+        if let WhenUnknown::AllowFor(_) = route.when_unknown {
+            refuse_allowance(route.place, diagnostics);
+        }
+    }
+}
+
 /// Without identity headers a client's own `X-User-Id` is a header like any other.
 fn warn_of_silence(
     routes: &RouteTable,
@@ -105,12 +124,18 @@ fn warn_of_silence(
 }
 
 /// Keys are known from the news alone: without it no key would ever be accepted.
-fn check_grants_arrive(route: &Route, mode: RevocationsMode, diagnostics: &mut Diagnostics) {
+fn check_grants_arrive(route: &Route, mode: &RevocationsMode, diagnostics: &mut Diagnostics) {
     match mode {
         RevocationsMode::Embedded | RevocationsMode::Redis => {}
         RevocationsMode::None => {
             let message = "the route accepts API keys, and there is no news of them";
             let advice = "write `revocations: { store: embedded }`, or remove `api_key` from `credentials`";
+            diagnostics.error(route.place, message, advice);
+        }
+        RevocationsMode::Lookup(_) => {
+            let message = "the route accepts API keys, and in `mode: lookup` there is no news of them";
+            let advice =
+                "write `mode: mirror` with the auth service's store, or remove `api_key` from `credentials`";
             diagnostics.error(route.place, message, advice);
         }
     }
@@ -165,10 +190,10 @@ struct News {
     when_unknown: WhenUnknown,
 }
 
-/// `revocations: none`, or `{ store, max_staleness, when_unknown }`.
+/// `revocations: none`, `{ store, max_staleness, when_unknown }`, or what [`lookup_section`] reads.
 fn revocations_section(
     node: Option<&Node>,
-    auth_in_process: bool,
+    around: Surroundings,
     file_place: Place,
     diagnostics: &mut Diagnostics,
 ) -> News {
@@ -196,11 +221,21 @@ fn revocations_section(
     let Some(mut section) = node.section("`revocations`", diagnostics) else {
         return news;
     };
+    let mode = section.optional("mode");
+    let mode = mode.and_then(|node| node.one_of("`mode`", &["mirror", "lookup"], diagnostics));
+    if mode == Some("lookup") {
+        if let Some(lookup) = lookup_section(&mut section, around, diagnostics) {
+            news.mode = RevocationsMode::Lookup(lookup);
+        }
+        section.finish(diagnostics);
+        return news;
+    }
     if let Some(store) = section.required("store", "write `store: embedded`", diagnostics) {
-        news.mode = store_kind(store, auth_in_process, diagnostics).unwrap_or(RevocationsMode::Embedded);
+        let kind = mirror_mode(store, around.auth_in_process, diagnostics);
+        news.mode = kind.unwrap_or(RevocationsMode::Embedded);
     }
     let options = section.optional("redis");
-    if let (Some(options), RevocationsMode::Embedded) = (options, news.mode) {
+    if let (Some(options), RevocationsMode::Embedded) = (options, &news.mode) {
         let advice = "remove it, or write `store: redis://HOST:PORT`";
         diagnostics.error(
             options.place,
@@ -208,7 +243,12 @@ fn revocations_section(
             advice,
         );
     }
-    section.not_built("mode", diagnostics);
+    for key in ["keys", "deadline", "recheck", "ignore_own_bans"] {
+        if let Some(node) = section.optional(key) {
+            let message = format!("`{key}` belongs to `mode: lookup`");
+            diagnostics.error(node.place, message, "write `mode: lookup`, or remove it");
+        }
+    }
     if let Some(node) = section.optional("max_staleness") {
         let staleness = node.duration("`max_staleness`", STALENESS, diagnostics);
         news.max_staleness = staleness.unwrap_or(DEFAULT_MAX_STALENESS);
@@ -220,29 +260,22 @@ fn revocations_section(
     news
 }
 
-/// What the store is. Where Redis is and how it is reached, the shell reads.
-fn store_kind(store: &Node, auth_in_process: bool, diagnostics: &mut Diagnostics) -> Option<RevocationsMode> {
-    let text = store.text("`store`", diagnostics)?;
-    if is_redis(text) {
-        return Some(RevocationsMode::Redis);
+/// Where the mirror's news comes from.
+fn mirror_mode(
+    store: &Node,
+    auth_in_process: bool,
+    diagnostics: &mut Diagnostics,
+) -> Option<RevocationsMode> {
+    match RevocationStore::compile(store, diagnostics)? {
+        RevocationStore::Redis => Some(RevocationsMode::Redis),
+        RevocationStore::Embedded if auth_in_process => Some(RevocationsMode::Embedded),
+        RevocationStore::Embedded => {
+            diagnostics.error(
+                store.place,
+                "`store: embedded` needs the auth service in the same process",
+                "run `durward up` with an `auth` section, write `store: redis://HOST:PORT`, or write `revocations: none` to do without",
+            );
+            None
+        }
     }
-    store.one_of("`store`", &["embedded", "redis://HOST:PORT"], diagnostics)?;
-    if !auth_in_process {
-        diagnostics.error(
-            store.place,
-            "`store: embedded` needs the auth service in the same process",
-            "run `durward up` with an `auth` section, write `store: redis://HOST:PORT`, or write `revocations: none` to do without",
-        );
-        return None;
-    }
-    Some(RevocationsMode::Embedded)
-}
-
-/// Whether a store is named by a Redis URL of any kind.
-fn is_redis(store: &str) -> bool {
-    let scheme = store.split_once("://").map(|(scheme, _)| scheme);
-    scheme.is_some_and(|scheme| {
-        let kind = scheme.split('+').next().unwrap_or_default();
-        matches!(kind, "redis" | "rediss")
-    })
 }

@@ -208,6 +208,11 @@ fn section<'d>(document: &'d Document, key: &str) -> Option<&'d Node> {
 
 /// Compiles a policy; the upstreams are `api` and `images`.
 pub fn try_policy(yaml: &str, own: bool) -> Result<Policy, String> {
+    compile(yaml, own, own)
+}
+
+/// With an auth service in the file, or not, that runs in the same process, or not.
+pub fn compile(yaml: &str, own: bool, in_process: bool) -> Result<Policy, String> {
     let document = Document::parse("c.yaml", yaml).map_err(|diagnostics| diagnostics.to_string())?;
     let mut diagnostics = Diagnostics::default();
     let upstreams = ["api", "images"].map(|name| (name.to_owned(), Place::default()));
@@ -223,9 +228,9 @@ pub fn try_policy(yaml: &str, own: bool) -> Result<Policy, String> {
             issuer: ISSUER.to_owned(),
             audience: AUDIENCE.to_owned(),
             algorithm: Algorithm::ES256,
-            in_process: true,
+            in_process,
         }),
-        auth_in_process: own,
+        auth_in_process: own && in_process,
         file_place: Place::default(),
     };
     let policy = Policy::compile(sections, DigestKey([1; 16]), &mut diagnostics);

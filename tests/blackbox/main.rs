@@ -14,6 +14,8 @@ mod foreign_issuers;
 mod harness;
 mod identity;
 mod leaks;
+mod lookup;
+mod lookup_failures;
 mod metrics;
 mod pasted;
 mod paths;

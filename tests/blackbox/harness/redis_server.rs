@@ -1,11 +1,14 @@
 //! A real Redis of the test's own.
 
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 
+use super::PATIENCE;
 use super::clock::eventually;
 use super::folder::TestFolder;
 use super::ports::free_address;
+use super::redis_protocol::encoded;
 
 /// A running `redis-server`, ended when dropped.
 #[derive(Debug)]
@@ -28,10 +31,18 @@ impl RedisServer {
         Self::in_environment(options, &[])
     }
 
+    /// One at this address.
+    pub fn at(address: SocketAddr) -> Self {
+        Self::launched(address, &[], &[])
+    }
+
     /// One with environment variables of its own.
     pub fn in_environment(options: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::launched(free_address(), options, environment)
+    }
+
+    fn launched(address: SocketAddr, options: &[&str], environment: &[(&str, &str)]) -> Self {
         let folder = TestFolder::new();
-        let address = free_address();
         let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
         let environment: Vec<_> = environment
             .iter()
@@ -73,6 +84,24 @@ impl RedisServer {
         output.status.success().then_some(text)
     }
 
+    /// Runs a command, and returns the first line of the reply: `+OK`, `:1`, `-ERR ...`.
+    #[track_caller]
+    pub fn command(&self, words: &[&str]) -> String {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(&encoded(words)).unwrap();
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    /// Runs a command that must not fail.
+    #[track_caller]
+    pub fn run(&self, words: &[&str]) {
+        let reply = self.command(words);
+        assert!(!reply.starts_with('-') && !reply.is_empty(), "{words:?}: {reply}");
+    }
+
     /// Ends it as a power cut does.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
@@ -99,8 +128,10 @@ impl RedisServer {
     }
 
     fn wait_until_up(&self) {
+        // One with a password answers too, that it wants it.
         eventually("redis answers", || {
-            self.try_cli(&["PING"]).filter(|answer| answer == "PONG")
+            self.try_cli(&["PING"])
+                .filter(|answer| answer == "PONG" || answer.starts_with("NOAUTH"))
         });
     }
 }

@@ -95,6 +95,14 @@ impl Revocations for KnownAt<'_> {
             Known::Mirror(feed) => feed.standing_at(token, self.at),
         }
     }
+
+    fn granted_key(&self, digest: &KeyDigest) -> GrantStanding {
+        self.known.granted_key(digest)
+    }
+
+    fn key_standing(&self, key: &GrantedKey) -> Standing {
+        self.known.key_standing(key)
+    }
 }
 
 /// A request after its decision, or before the store was asked.

@@ -135,7 +135,7 @@ impl Gateway {
     ) -> Result<Self, GatewayError> {
         let keys = IssuerKeys::new(&policy, &config.base).map_err(GatewayError::Keys)?;
         if let Some(own_keys) = &own_keys {
-            keys.set_own(&own_keys.borrow());
+            keys.follow_own(own_keys.clone());
         }
         if policy
             .routes()
@@ -364,8 +364,8 @@ impl KeyKeeper {
             return;
         };
         loop {
-            let jwks = Arc::clone(&own_keys.borrow_and_update());
-            self.shared.proofs.keys().set_own(&jwks);
+            own_keys.mark_unchanged();
+            self.shared.proofs.keys().catch_up_with_own();
             if own_keys.changed().await.is_err() {
                 return;
             }

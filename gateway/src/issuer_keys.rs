@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwapOption;
 use durward_policy::{Issuer, IssuerId, KeySet, KeySource, Keys, Policy};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::jwks_fetch::JwksClient;
 use crate::secret::{read_bounded, read_secret, resolve};
@@ -24,6 +24,8 @@ const JITTER_PARTS: u32 = 10;
 /// The keys of every issuer of one policy.
 pub(crate) struct IssuerKeys {
     slots: Vec<Slot>,
+    /// The auth service in this process, and what it last published.
+    own: Mutex<Option<watch::Receiver<Arc<Vec<u8>>>>>,
     base: PathBuf,
     client: JwksClient,
 }
@@ -52,6 +54,7 @@ impl IssuerKeys {
     pub(crate) fn new(policy: &Policy, base: &Path) -> Result<Self, String> {
         let keys = Self {
             slots: policy.issuers().iter().map(Slot::new).collect(),
+            own: Mutex::default(),
             base: base.to_owned(),
             client: JwksClient::new(),
         };
@@ -66,6 +69,25 @@ impl IssuerKeys {
             read.map_err(|error| format!("the keys of issuer {}: {error}", slot.issuer.name()))?;
         }
         Ok(keys)
+    }
+
+    /// Takes over what the auth service in this process publishes, now and whenever it is asked to.
+    pub(crate) fn follow_own(&self, own: watch::Receiver<Arc<Vec<u8>>>) {
+        self.set_own(&own.borrow());
+        *self.own.lock() = Some(own);
+    }
+
+    /// Takes over what the auth service in this process has published since; whether there is one. A
+    /// token that it signs a moment after a change of keys is then proved with the new ones.
+    pub(crate) fn catch_up_with_own(&self) -> bool {
+        // The lock is held until the keys are set: an older set never follows a newer one.
+        let mut own = self.own.lock();
+        let Some(own) = own.as_mut() else { return false };
+        if own.has_changed().unwrap_or(false) {
+            let jwks = Arc::clone(&own.borrow_and_update());
+            self.set_own(&jwks);
+        }
+        true
     }
 
     /// Takes over the JWKS of the auth service in this process. An empty one is none yet.

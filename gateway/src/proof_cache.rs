@@ -86,7 +86,12 @@ impl ProofCache {
 
     fn prove_afresh(&self, policy: &Policy, token: &str) -> Result<Arc<VerifiedToken>, Rejection> {
         self.counts.add(MISSES, 1);
-        prove(policy, token, &*self.keys).map(Arc::new).map_err(|error| {
+        let mut proof = prove(policy, token, &*self.keys);
+        // The auth service in this process may have signed with a key that it has just published.
+        if matches!(&proof, Err(error) if error.unknown_key.is_some()) && self.keys.catch_up_with_own() {
+            proof = prove(policy, token, &*self.keys);
+        }
+        proof.map(Arc::new).map_err(|error| {
             if let Some(issuer) = error.unknown_key {
                 self.keys.ask_for_refresh(issuer);
             }
@@ -129,6 +134,23 @@ mod tests {
 
     use super::*;
     use crate::testing::{own_policy, sign, signing_key};
+
+    #[test]
+    fn a_key_that_was_published_a_moment_ago_proves_the_first_token_signed_with_it() {
+        let policy = own_policy();
+        let keys = Arc::new(IssuerKeys::new(&policy, std::path::Path::new(".")).unwrap());
+        let (first, second) = (signing_key("k1"), signing_key("k2"));
+        let (publish, published) = tokio::sync::watch::channel(Arc::new(first.jwks()));
+        keys.follow_own(published);
+        let cache = ProofCache::new(Arc::clone(&keys), 1 << 20);
+        let (old, new) = (sign(&first, "alice", &[]), sign(&second, "alice", &[]));
+        cache.prove(&policy, &old).unwrap();
+        let refused = cache.prove(&policy, &new).unwrap_err();
+        assert_eq!(refused.reason, Reason::UnknownKey);
+        publish.send_replace(Arc::new(second.jwks()));
+        cache.prove(&policy, &new).unwrap();
+        assert_eq!(cache.prove(&policy, &old).unwrap_err().reason, Reason::UnknownKey);
+    }
 
     #[test]
     fn a_proof_is_made_once_and_a_change_of_keys_undoes_it() {

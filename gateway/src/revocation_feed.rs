@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use durward_contract::{Bar, Follower, Loading, News, Sequence, UnixSeconds};
+use durward_contract::{Follower, Loading, News, Sequence, UnixSeconds};
 use durward_policy::{
     Cause, GrantStanding, GrantedKey, KeyDigest, Policy, Principal, Revocations, Standing, VerifiedToken,
+    bites,
 };
 
 use crate::clock::Monotonic;
@@ -208,17 +209,12 @@ fn reaches_token(entry: &TableEntry, token: &VerifiedToken) -> Option<Cause> {
         .digests()
         .iter()
         .any(|(cause, digest)| cause == entry.cause && digest == entry.digest);
-    let barred = match entry.bar {
-        Bar::Always => true,
-        Bar::EpochBelow(epoch) => token.epoch().is_none_or(|of_token| of_token < epoch),
-        Bar::IssuedAtOrBefore(at) => token.issued_at() <= at,
-    };
-    (covered && barred).then_some(entry.cause)
+    (covered && bites(entry.bar, token)).then_some(entry.cause)
 }
 
 #[cfg(test)]
 mod tests {
-    use durward_contract::{RevocationEntry, Snapshot, Target};
+    use durward_contract::{Bar, RevocationEntry, Snapshot, Target};
 
     use super::*;
     use crate::live_streams::{Cut, RequestHandle};

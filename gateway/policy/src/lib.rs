@@ -64,7 +64,8 @@ pub use request_facts::{
     MAX_HEADER_BYTES, MAX_HEADER_FIELDS, MAX_TARGET_BYTES, MethodSet, RawRequest, RequestFacts,
 };
 pub use revocation::{
-    Cause, DigestKey, NoRevocations, RevocationDigest, RevocationDigests, Revocations, Standing,
+    Cause, DigestKey, NoRevocations, RevocationDigest, RevocationDigests, Revocations, Standing, barred_by,
+    bites,
 };
 pub use route::{
     Access, MAX_PARAMS, MAX_PATTERN_BYTES, MAX_PATTERN_SEGMENTS, MAX_ROUTES, Route, RouteContext, RouteId,

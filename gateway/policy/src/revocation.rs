@@ -6,11 +6,11 @@
 use std::hash::Hasher;
 use std::time::Duration;
 
-use durward_contract::{Target, UnixSeconds};
+use durward_contract::{Bar, RevocationEntry, Target, UnixSeconds};
 use siphasher::sip128::{Hasher128, SipHasher24};
 
-use crate::VerifiedToken;
 use crate::api_key::{GrantStanding, GrantedKey, KeyDigest};
+use crate::{Policy, VerifiedToken};
 
 /// The secret under which revocation keys are hashed: made at random when a process starts, so that
 /// nobody outside can choose ids that collide.
@@ -214,6 +214,25 @@ pub trait Revocations {
     fn key_standing(&self, _key: &GrantedKey) -> Standing {
         Standing::Unknown { stale_for: None }
     }
+}
+
+/// Whether a bar refuses a token that it concerns. What the token does not say counts against it.
+pub fn bites(bar: Bar, token: &VerifiedToken) -> bool {
+    match bar {
+        Bar::Always => true,
+        Bar::EpochBelow(epoch) => token.epoch().is_none_or(|of_token| of_token < epoch),
+        Bar::IssuedAtOrBefore(at) => token.issued_at() <= at,
+    }
+}
+
+/// What an entry bars a token by, if it does. The token was proved under this policy.
+pub fn barred_by(policy: &Policy, token: &VerifiedToken, entry: &RevocationEntry) -> Option<Cause> {
+    let wanted = (
+        Cause::of(&entry.target),
+        RevocationDigest::of(policy.digest_key(), &entry.issuer, &entry.target),
+    );
+    let concerned = token.digests().iter().any(|found| found == wanted);
+    (concerned && bites(entry.bar, token)).then_some(wanted.0)
 }
 
 /// For `revocations: none`, which has to be written out: nothing is ever revoked.

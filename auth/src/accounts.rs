@@ -116,7 +116,7 @@ impl Inner {
     /// Adds a user, as an operator.
     pub async fn add_user(self: &Arc<Self>, actor: Actor, new: NewUser) -> Result<AddedUser, Problem> {
         let username = Username::canonical(&new.username)?;
-        let roles = checked_roles(new.roles)?;
+        let roles = checked_roles(new.roles, MAX_ROLES)?;
         let made_up = new.password.is_none().then(|| Secret::new(random::password()));
         let password = match (&new.password, &made_up) {
             (Some(given), _) => self.chosen_password(given, &username)?,
@@ -361,21 +361,24 @@ impl Inner {
 impl RoleChange {
     fn applied_to(self, roles: &BTreeSet<String>) -> Result<BTreeSet<String>, Problem> {
         match self {
-            Self::Set(roles) => checked_roles(roles),
+            Self::Set(roles) => checked_roles(roles, MAX_ROLES),
             Self::Adjust { add, remove } => {
                 let mut wanted = roles.clone();
                 wanted.extend(add);
                 for role in &remove {
                     wanted.remove(role);
                 }
-                checked_roles(wanted)
+                checked_roles(wanted, MAX_ROLES)
             }
         }
     }
 }
 
 /// Roles end up in identity headers, joined by commas, so their alphabet is narrow.
-fn checked_roles(roles: impl IntoIterator<Item = String>) -> Result<BTreeSet<String>, Problem> {
+pub(crate) fn checked_roles(
+    roles: impl IntoIterator<Item = String>,
+    most: usize,
+) -> Result<BTreeSet<String>, Problem> {
     let mut checked = BTreeSet::new();
     for role in roles {
         let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
@@ -383,14 +386,14 @@ fn checked_roles(roles: impl IntoIterator<Item = String>) -> Result<BTreeSet<Str
             return Err(Reason::InvalidRole.into());
         }
         checked.insert(role);
-        if checked.len() > MAX_ROLES {
+        if checked.len() > most {
             return Err(Reason::InvalidRole.into());
         }
     }
     Ok(checked)
 }
 
-fn checked_reason(reason: Option<String>) -> Result<Option<String>, Problem> {
+pub(crate) fn checked_reason(reason: Option<String>) -> Result<Option<String>, Problem> {
     let bad = |text: &String| {
         text.chars().count() > MAX_BAN_REASON_CHARACTERS || text.chars().any(char::is_control)
     };

@@ -1,6 +1,7 @@
 //! Who did what to whom, when and why.
 
 use durward_contract::UnixSeconds;
+use serde_json::Value;
 
 use crate::store::{StoreError, Write, audit};
 
@@ -29,6 +30,11 @@ pub(crate) enum Action {
     RefreshTokenReused,
     ApiKeyMade,
     ApiKeyRevoked,
+    SessionsRevoked,
+    EveryoneRevoked,
+    TokenRevoked,
+    SigningKeyRevoked,
+    SigningKeyRotated,
 }
 
 impl Actor {
@@ -60,8 +66,29 @@ impl Action {
             Self::RefreshTokenReused => "refresh_token_reused",
             Self::ApiKeyMade => "api_key_made",
             Self::ApiKeyRevoked => "api_key_revoked",
+            Self::SessionsRevoked => "sessions_revoked",
+            Self::EveryoneRevoked => "everyone_revoked",
+            Self::TokenRevoked => "token_revoked",
+            Self::SigningKeyRevoked => "signing_key_revoked",
+            Self::SigningKeyRotated => "signing_key_rotated",
         }
     }
+}
+
+/// Writes down a revocation, or what concerns a signing key: `target` is a run, a token or a key, and
+/// `detail` is JSON.
+pub(crate) async fn record_revocation(
+    write: &mut Write,
+    now: UnixSeconds,
+    actor: &Actor,
+    action: Action,
+    target: &str,
+    detail: &Value,
+) -> Result<(), StoreError> {
+    let detail = detail.to_string();
+    let (actor, action) = (actor.name(), action.name());
+    tracing::info!(actor, action, on = target, detail, "audit");
+    audit::insert(write.connection(), now, actor, action, target, &detail).await
 }
 
 /// Writes it down in the transaction that does it, and in the log. `target` is a user's id, or an

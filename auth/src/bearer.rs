@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use durward_config::{Diagnostics, Document, Place};
+use durward_contract::RevocationEntry;
 use durward_policy::{
     Algorithm, Credential, CredentialKinds, DigestKey, IssuerId, KeySet, Keys, OwnIssuer, Policy,
-    PolicySections, RawRequest, Reason, Rejection, RequestFacts, VerifiedToken, prove,
+    PolicySections, RawRequest, Reason, Rejection, RequestFacts, VerifiedToken, barred_by, prove,
 };
 use http::request::Parts;
+use parking_lot::RwLock;
 
 use crate::audit::Actor;
 use crate::config::{AuthConfig, SigningAlgorithm};
@@ -18,9 +20,9 @@ use crate::problem::Problem;
 use crate::problem::Reason as OwnReason;
 use crate::random;
 use crate::service::{AuthService, Inner};
+use crate::store::revocations::{self, Concerned};
 use crate::store::sessions::{self, Session};
 use crate::store::users::{self, User};
-use crate::tokens::TokenIssuer;
 
 /// The role that may use the admin API.
 pub const ADMIN_ROLE: &str = "admin";
@@ -71,12 +73,12 @@ pub(crate) struct OwnTokens {
 
 struct OwnKeys {
     issuer: IssuerId,
-    set: Arc<KeySet>,
+    set: RwLock<Arc<KeySet>>,
 }
 
 impl Keys for OwnKeys {
     fn key_set(&self, issuer: IssuerId) -> Option<Arc<KeySet>> {
-        (issuer == self.issuer).then(|| Arc::clone(&self.set))
+        (issuer == self.issuer).then(|| Arc::clone(&self.set.read()))
     }
 }
 
@@ -90,7 +92,7 @@ routes: [{ path: /**, upstream: auth }]
 
 impl OwnTokens {
     /// The error says what the policy crate has against the configuration.
-    pub fn new(config: &AuthConfig, tokens: &TokenIssuer) -> Result<Self, String> {
+    pub fn new(config: &AuthConfig, jwks: &[u8]) -> Result<Self, String> {
         let document = Document::parse("own tokens", POLICY).map_err(|errors| errors.to_string())?;
         let mut diagnostics = Diagnostics::default();
         let mut section = document
@@ -124,12 +126,35 @@ impl OwnTokens {
             .issuers()
             .by_issuer(&config.issuer)
             .ok_or("the own issuer is missing")?;
-        let set = KeySet::from_jwks(&tokens.jwks(), issuer, 0).map_err(|error| error.to_string())?;
+        let set = KeySet::from_jwks(jwks, issuer, 0).map_err(|error| error.to_string())?;
         let keys = OwnKeys {
             issuer: issuer.id,
-            set: Arc::new(set),
+            set: RwLock::new(Arc::new(set)),
         };
         Ok(Self { policy, keys })
+    }
+
+    /// Reads a key set for [`Self::replace_keys`].
+    pub fn read_keys(&self, jwks: &[u8]) -> Result<KeySet, String> {
+        let issuer = self
+            .policy
+            .issuers()
+            .iter()
+            .find(|issuer| issuer.id == self.keys.issuer);
+        let issuer = issuer.ok_or("the own issuer is missing")?;
+        KeySet::from_jwks(jwks, issuer, 0).map_err(|error| error.to_string())
+    }
+
+    /// Proves with these keys alone from now on.
+    pub fn replace_keys(&self, keys: KeySet) {
+        *self.keys.set.write() = Arc::new(keys);
+    }
+
+    /// What an entry of the log bars a token by.
+    fn barred(&self, token: &VerifiedToken, entries: &[RevocationEntry]) -> bool {
+        entries
+            .iter()
+            .any(|entry| barred_by(&self.policy, token, entry).is_some())
     }
 
     fn prove(&self, token: &str) -> Result<VerifiedToken, Rejection> {
@@ -150,7 +175,18 @@ impl Inner {
         let mut read = self.store.snapshot().await?;
         let user = users::by_id(&mut read, token.subject()).await?;
         let session = sessions::by_id(&mut read, session).await?;
+        let concerned = Concerned {
+            issuer: &self.config.issuer,
+            token: token.token_id().unwrap_or_default(),
+            session: token.session_id().unwrap_or_default(),
+            user: token.subject(),
+            client: token.client_id().unwrap_or_default(),
+        };
+        let entries = revocations::concerning(&mut read, concerned).await?;
         drop(read);
+        if self.own_tokens.barred(&token, &entries) {
+            return Err(revoked("an entry of the revocation log"));
+        }
         let (Some(user), Some(session)) = (user, session) else {
             return Err(revoked("its user or session is gone"));
         };

@@ -2,7 +2,8 @@
 //! operator: whoever may open the socket.
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::middleware;
 use axum::response::Response;
 use axum::routing::{delete, get, post, put};
@@ -11,9 +12,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::accounts::{MAX_PAGE, NewUser, RoleChange, UserKey};
-use crate::api::{Parameter, json, method_not_allowed, not_found, session_body, user_body};
+use crate::api::revocations::{self, Revocation};
+use crate::api::{Parameter, audit, json, method_not_allowed, not_found, session_body, user_body};
 use crate::audit::Actor;
 use crate::json_body::{Json, OptionalJson};
+use crate::key_rotation::KeyState;
 use crate::problem::Problem;
 use crate::reach::wait_for_gateways;
 use crate::secret::Secret;
@@ -61,6 +64,10 @@ pub(crate) fn router(service: AuthService) -> Router {
         .route("/keys", get(list_keys))
         .route("/api-keys", get(api_keys::list).post(api_keys::make))
         .route("/api-keys/{id}", delete(api_keys::revoke))
+        .route("/keys/rotate", post(rotate_keys))
+        .route("/revocations", post(revoke))
+        .route("/revocations/{run}", get(list_revoked))
+        .route("/audit", get(list_audit))
         .route_layer(middleware::from_fn_with_state(service.clone(), wait_for_gateways))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
@@ -169,11 +176,46 @@ async fn end_session(
     Ok(json(StatusCode::OK, &json!({ "ended": 1 })))
 }
 
+async fn revoke(
+    State(service): State<AuthService>,
+    Json(form): Json<Revocation>,
+) -> Result<Response, Problem> {
+    form.run(&service, Actor::LocalOperator).await
+}
+
+async fn list_revoked(
+    State(service): State<AuthService>,
+    Parameter(run): Parameter<String>,
+    page: Result<Query<revocations::Page>, QueryRejection>,
+) -> Result<Response, Problem> {
+    revocations::list_run(&service, &run, page).await
+}
+
+async fn list_audit(
+    State(service): State<AuthService>,
+    page: Result<Query<audit::Page>, QueryRejection>,
+) -> Result<Response, Problem> {
+    audit::trail(&service, page).await
+}
+
 async fn list_keys(State(service): State<AuthService>) -> Response {
-    let key = json!({
-        "kid": service.inner.tokens.kid(),
-        "algorithm": service.config().signing_algorithm.name(),
-        "state": "signing",
+    let ring = service.inner.tokens.keys();
+    let algorithm = service.config().signing_algorithm.name();
+    let signing = json!({ "kid": ring.signing.kid(), "algorithm": algorithm, "state": "signing" });
+    let retiring = ring.retiring.iter().map(|key| {
+        let state = KeyState::Retiring.name();
+        json!({ "kid": key.kid(), "algorithm": key.algorithm(), "state": state, "until": key.until })
     });
-    json(StatusCode::OK, &json!({ "keys": [key] }))
+    let keys: Vec<Value> = std::iter::once(signing).chain(retiring).collect();
+    json(StatusCode::OK, &json!({ "keys": keys }))
+}
+
+async fn rotate_keys(State(service): State<AuthService>) -> Result<Response, Problem> {
+    let rotated = service.inner.rotate_signing_key(Actor::LocalOperator).await?;
+    let body = json!({
+        "signing": rotated.signing,
+        "retiring": rotated.retiring,
+        "until": rotated.until,
+    });
+    Ok(json(StatusCode::OK, &body))
 }

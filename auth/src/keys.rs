@@ -11,9 +11,12 @@ use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, RsaKeyPair};
 
 use crate::config::SigningAlgorithm;
+use crate::key_ring::RetiringKey;
 use crate::random;
 
 const REFRESH_KEY_FILE: &str = "refresh.key";
+const RETIRING_PREFIX: &str = "retiring-";
+const RETIRING_SUFFIX: &str = ".json";
 /// Largest key file that is read.
 const MAX_KEY_BYTES: u64 = 16 * 1024;
 
@@ -38,6 +41,12 @@ pub enum KeyError {
         /// The mode it should have.
         wanted: &'static str,
     },
+    /// The key was revoked: nobody accepts what it signs.
+    #[error("{path} holds a key that was revoked; remove the file, and a new one is made")]
+    Revoked {
+        /// Which one.
+        path: PathBuf,
+    },
     /// The file holds no key of its kind.
     #[error("{path} does not hold {what}")]
     Malformed {
@@ -49,7 +58,7 @@ pub enum KeyError {
 }
 
 /// The folder of key files.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct KeyFolder(PathBuf);
 
 impl KeyFolder {
@@ -77,9 +86,7 @@ impl KeyFolder {
 
     /// The PKCS#8 document of the signing key for `algorithm`.
     pub fn signing_key(&self, algorithm: SigningAlgorithm) -> Result<Vec<u8>, KeyError> {
-        let path = self
-            .0
-            .join(format!("signing-{}.pk8", algorithm.name().to_lowercase()));
+        let path = self.signing_file(algorithm);
         let malformed = |what| KeyError::Malformed {
             path: path.clone(),
             what,
@@ -92,6 +99,102 @@ impl KeyFolder {
         }
     }
 
+    /// That the signing key was revoked.
+    pub fn revoked(&self, algorithm: SigningAlgorithm) -> KeyError {
+        KeyError::Revoked {
+            path: self.signing_file(algorithm),
+        }
+    }
+
+    /// Makes a signing key in a file beside the one in use.
+    pub fn new_signing_key(&self, algorithm: SigningAlgorithm) -> Result<NewKey, KeyError> {
+        let path = self.0.join(format!(".new-{}", random::token_id()));
+        let failed = |cause| KeyError::Io {
+            path: path.clone(),
+            cause,
+        };
+        let document =
+            generate(algorithm).ok_or_else(|| failed(io::Error::other("the key could not be generated")))?;
+        let new = NewKey {
+            file: Leftover(path.clone()),
+            document,
+        };
+        write_and_sync(&path, &new.document).map_err(failed)?;
+        Ok(new)
+    }
+
+    /// Puts a new signing key in the place of the one in use, whose private half is gone then. In one
+    /// step: a process that dies leaves the one or the other.
+    pub fn replace_signing_key(&self, algorithm: SigningAlgorithm, new: NewKey) -> Result<(), KeyError> {
+        let path = self.signing_file(algorithm);
+        fs::rename(&new.file.0, &path)
+            .and_then(|()| self.sync())
+            .map_err(|cause| KeyError::Io { path, cause })
+    }
+
+    /// Keeps a retiring key's public half.
+    pub fn keep_retiring(&self, key: &RetiringKey) -> Result<(), KeyError> {
+        let path = self.retiring_file(key.kid());
+        let fresh = Leftover(self.0.join(format!(".new-{}", random::token_id())));
+        serde_json::to_vec(key)
+            .map_err(io::Error::other)
+            .and_then(|content| write_and_sync(&fresh.0, &content))
+            .and_then(|()| fs::rename(&fresh.0, &path))
+            .and_then(|()| self.sync())
+            .map_err(|cause| KeyError::Io { path, cause })
+    }
+
+    /// Forgets a retiring key. That there is none is no error.
+    pub fn forget_retiring(&self, kid: &str) -> Result<(), KeyError> {
+        let path = self.retiring_file(kid);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed
+                .and_then(|()| self.sync())
+                .map_err(|cause| KeyError::Io { path, cause }),
+        }
+    }
+
+    /// The retiring keys, the one that is published longest first.
+    pub fn retiring_keys(&self) -> Result<Vec<RetiringKey>, KeyError> {
+        let failed = |cause| KeyError::Io {
+            path: self.0.clone(),
+            cause,
+        };
+        let mut keys = Vec::new();
+        for entry in fs::read_dir(&self.0).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if !(name.starts_with(RETIRING_PREFIX) && name.ends_with(RETIRING_SUFFIX)) {
+                continue;
+            }
+            let malformed = || KeyError::Malformed {
+                path: path.clone(),
+                what: "a public key that is being retired",
+            };
+            let key: RetiringKey = serde_json::from_slice(&read(&path)?).map_err(|_| malformed())?;
+            if self.retiring_file(key.kid()) != path {
+                return Err(malformed());
+            }
+            keys.push(key);
+        }
+        keys.sort_by(|a, b| b.until.cmp(&a.until).then_with(|| a.kid().cmp(b.kid())));
+        Ok(keys)
+    }
+
+    fn signing_file(&self, algorithm: SigningAlgorithm) -> PathBuf {
+        self.0
+            .join(format!("signing-{}.pk8", algorithm.name().to_lowercase()))
+    }
+
+    fn retiring_file(&self, kid: &str) -> PathBuf {
+        self.0.join(format!("{RETIRING_PREFIX}{kid}{RETIRING_SUFFIX}"))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        fs::File::open(&self.0)?.sync_all()
+    }
+
     /// The key that successors of refresh tokens are derived with.
     pub fn refresh_key(&self) -> Result<[u8; 32], KeyError> {
         let path = self.0.join(REFRESH_KEY_FILE);
@@ -100,6 +203,30 @@ impl KeyFolder {
             path,
             what: "32 bytes",
         })
+    }
+}
+
+/// A signing key that is not in use yet.
+pub(crate) struct NewKey {
+    file: Leftover,
+    /// PKCS#8.
+    document: Vec<u8>,
+}
+
+impl NewKey {
+    /// The PKCS#8 document.
+    pub fn document(&self) -> &[u8] {
+        &self.document
+    }
+}
+
+/// A file that goes with this, unless it was moved to its place.
+#[derive(Debug)]
+struct Leftover(PathBuf);
+
+impl Drop for Leftover {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
     }
 }
 

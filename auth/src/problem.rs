@@ -105,6 +105,16 @@ reasons! {
     NoSuchSession = "no_such_session", NOT_FOUND, "There is no such session.";
     /// No such API key.
     NoSuchApiKey = "no_such_api_key", NOT_FOUND, "There is no such API key.";
+    /// What is to be revoked is not said, or not in a form that can be.
+    InvalidRevocation = "invalid_revocation", BAD_REQUEST, "Name exactly one of filter, session, token, signing_key and everyone.";
+    /// The sessions that are meant are no longer those that were expected.
+    SelectionChanged = "selection_changed", CONFLICT, "The selection has changed; nothing was revoked.";
+    /// More sessions are meant than one run ends.
+    SelectionTooLarge = "selection_too_large", CONFLICT, "Too many sessions are meant; narrow the filter.";
+    /// No such run.
+    NoSuchRevocation = "no_such_revocation", NOT_FOUND, "There is no such revocation.";
+    /// More old signing keys are still published than should be.
+    TooManyKeys = "too_many_keys", CONFLICT, "Too many old keys are still published; wait until one has been retired.";
     /// No such path.
     NotFound = "not_found", NOT_FOUND, "Nothing is served here.";
     /// The path does not take the method.

@@ -5,6 +5,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 /// Longer than any id that was ever made.
 const MAX_ID_LENGTH: usize = 64;
+const RUN_PREFIX: &str = "r_";
+/// Characters of 128 bits.
+const BASE32_LENGTH: usize = 26;
 const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
 /// Bytes from the operating system's generator.
@@ -28,6 +31,17 @@ pub(crate) fn session_id() -> String {
     format!("s_{}", base32(&bytes::<16>()))
 }
 
+/// The id of a run that revokes many sessions.
+pub(crate) fn run_id() -> String {
+    format!("{RUN_PREFIX}{}", base32(&bytes::<16>()))
+}
+
+/// Whether a text has the form of a run's id.
+pub(crate) fn is_run_id(text: &str) -> bool {
+    text.strip_prefix(RUN_PREFIX)
+        .is_some_and(|id| id.len() == BASE32_LENGTH && id.bytes().all(|byte| BASE32.contains(&byte)))
+}
+
 /// A token's id.
 pub(crate) fn token_id() -> String {
     URL_SAFE_NO_PAD.encode(bytes::<16>())
@@ -37,6 +51,11 @@ pub(crate) fn token_id() -> String {
 /// outside is looked at before it is looked up.
 pub(crate) fn could_be_id(text: &str) -> bool {
     text.len() <= MAX_ID_LENGTH && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// Whether a text has the form of a token's id.
+pub(crate) fn is_token_id(text: &str) -> bool {
+    URL_SAFE_NO_PAD.decode(text).is_ok_and(|bits| bits.len() == 16)
 }
 
 /// A password for someone who gave none: 130 bits.
@@ -79,6 +98,8 @@ mod tests {
         assert_eq!(token_id().len(), 22);
         assert!(could_be_id(&session_id()) && !could_be_id("u_\0") && !could_be_id(&"a".repeat(65)));
         assert_ne!(session_id(), session_id());
+        assert!(is_run_id(&run_id()) && !is_run_id(&session_id()) && !is_run_id("r_"));
+        assert!(is_token_id(&token_id()) && !is_token_id("a.b.c") && !is_token_id(""));
         assert!(
             user_id()
                 .bytes()

@@ -73,6 +73,25 @@ impl RevocationLog {
         revocations::append(write, entry);
     }
 
+    /// The same for each of these sessions, with the time at which its entry may be forgotten.
+    pub fn append_sessions(&self, write: &mut Write, sessions: &[(String, UnixSeconds)], now: UnixSeconds) {
+        for (id, forget_at) in sessions {
+            self.append(write, Target::Session(id.clone()), Bar::Always, *forget_at, now);
+        }
+    }
+
+    /// The same for an entry that is never forgotten.
+    pub fn append_for_ever(&self, write: &mut Write, target: Target, now: UnixSeconds) {
+        let entry = PendingEntry {
+            issuer: self.issuer.clone(),
+            target,
+            bar: Bar::Always,
+            forget_at: None,
+            created_at: now,
+        };
+        revocations::append(write, entry);
+    }
+
     /// Commits, and returns once every follower has applied what the transaction revoked. Must run
     /// in a task that is not cancelled with its client: a commit without `apply` would wait for the
     /// next attestation. An error leaves open whether it was committed; where it was, the next

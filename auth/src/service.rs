@@ -6,11 +6,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
-use durward_contract::{Follower, News, Sequence, UnixSeconds};
+use durward_contract::{Follower, News, Sequence, Target, UnixSeconds};
 use parking_lot::Mutex;
 use prometheus::Registry;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -18,8 +18,9 @@ use crate::accounts::{AddedUser, NewUser};
 use crate::audit::Actor;
 use crate::bearer::OwnTokens;
 use crate::clock::{Clock, SystemClock};
-use crate::config::AuthConfig;
+use crate::config::{AuthConfig, SigningAlgorithm};
 use crate::database_config::DatabaseConfig;
+use crate::key_ring::{KeyRing, MAX_RETIRING_KEYS, SigningKey};
 use crate::keys::{KeyError, KeyFolder};
 use crate::metrics::Metrics;
 use crate::passwords::{PasswordCost, Passwords};
@@ -27,7 +28,7 @@ use crate::problem::Problem;
 use crate::reach::{Fleet, NoFleet, Reach};
 use crate::refresh_family::Successors;
 use crate::revocation_log::RevocationLog;
-use crate::store::{self, Store};
+use crate::store::{self, Store, StoreError};
 use crate::throttle::Throttle;
 use crate::tokens::{SigningError, TokenIssuer};
 use crate::{api, control, server};
@@ -100,6 +101,9 @@ pub(crate) struct Inner {
     pub throttle: Throttle,
     pub tokens: TokenIssuer,
     pub own_tokens: OwnTokens,
+    pub keys: KeyFolder,
+    /// Held while the signing key changes.
+    pub changing_keys: AsyncMutex<()>,
     pub successors: Successors,
     pub clock: Arc<dyn Clock>,
     pub metrics: Metrics,
@@ -107,7 +111,7 @@ pub(crate) struct Inner {
     /// When the log was last read, on the monotonic clock.
     attested: Mutex<Option<Duration>>,
     started: Started,
-    jwks: watch::Sender<Arc<Vec<u8>>>,
+    pub jwks: watch::Sender<Arc<Vec<u8>>>,
 }
 
 /// Brings the database up to date, and returns what that took. Starting the service does it too.
@@ -148,14 +152,9 @@ impl AuthService {
     ) -> Result<Self, StartError> {
         let metrics = Metrics::register(registry)?;
         let keys = KeyFolder::open(&config.keys)?;
-        let signing_key = keys.signing_key(config.signing_algorithm)?;
-        let tokens = TokenIssuer::new(
-            &config.issuer,
-            &config.audience,
-            config.access_token_ttl,
-            config.signing_algorithm,
-            &signing_key,
-        )?;
+        let ring = key_ring(&keys, config.signing_algorithm)?;
+        let (signing, jwks) = (ring.signing.kid().to_owned(), ring.jwks());
+        let tokens = TokenIssuer::new(&config.issuer, &config.audience, config.access_token_ttl, ring);
         let database = |error: &dyn fmt::Display| database_error(&config.database, error);
         let store = Store::open(&config.database)
             .await
@@ -165,6 +164,9 @@ impl AuthService {
             .load(&store, environment.clock.now())
             .await
             .map_err(|error| database(&error))?;
+        refuse_revoked_key(&store, &signing, &keys, config.signing_algorithm)
+            .await
+            .map_err(|error| database(&error))??;
         metrics.log_head.set(i64::try_from(head.0).unwrap_or(i64::MAX));
         let passwords = Passwords::new(
             environment.password_cost,
@@ -173,9 +175,9 @@ impl AuthService {
         )
         .map_err(|problem| StartError::Internal(problem.to_string()))?;
         let inner = Arc::new(Inner {
-            own_tokens: OwnTokens::new(&config, &tokens).map_err(StartError::OwnTokens)?,
+            own_tokens: OwnTokens::new(&config, &jwks).map_err(StartError::OwnTokens)?,
             successors: Successors::new(&keys.refresh_key()?),
-            jwks: watch::Sender::new(tokens.jwks()),
+            jwks: watch::Sender::new(jwks),
             throttle: Throttle::default(),
             started: Started::at(&*environment.clock),
             clock: environment.clock,
@@ -184,6 +186,8 @@ impl AuthService {
             log,
             passwords,
             tokens,
+            keys,
+            changing_keys: AsyncMutex::new(()),
             metrics,
             fleet: OnceLock::new(),
             attested: Mutex::new(None),
@@ -318,6 +322,7 @@ impl Inner {
     }
 
     async fn purge(&self) -> Result<(), Problem> {
+        self.retire_keys(self.started.earliest_now(&*self.clock)).await?;
         for _ in 0..PURGE_BATCHES {
             let mut write = self.store.write().await?;
             let now = self.started.earliest_now(&*self.clock);
@@ -329,6 +334,32 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+/// Reads the keys, and makes the one that signs where there is none.
+fn key_ring(keys: &KeyFolder, algorithm: SigningAlgorithm) -> Result<KeyRing, StartError> {
+    let signing = SigningKey::new(algorithm, &keys.signing_key(algorithm)?)?;
+    let mut retiring = keys.retiring_keys()?;
+    // Left by a process that died before it changed the key.
+    retiring.retain(|key| key.kid() != signing.kid());
+    retiring.truncate(MAX_RETIRING_KEYS);
+    Ok(KeyRing::new(Arc::new(signing), retiring)?)
+}
+
+/// A revoked key that came back, from a backup perhaps, signs nothing that anybody accepts.
+async fn refuse_revoked_key(
+    store: &Store,
+    kid: &str,
+    keys: &KeyFolder,
+    algorithm: SigningAlgorithm,
+) -> Result<Result<(), KeyError>, StoreError> {
+    let target = Target::SigningKey(kid.to_owned());
+    let revoked = store::revocations::exists(&mut store.read().await?, &target).await?;
+    Ok(if revoked {
+        Err(keys.revoked(algorithm))
+    } else {
+        Ok(())
+    })
 }
 
 /// When the service started, by both clocks.

@@ -98,9 +98,10 @@ impl Inner {
         client: ClientFacts,
     ) -> Result<IssuedTokens, Problem> {
         let mut write = self.store.write().await?;
-        let now = self.clock.now();
         let user = users::lock(write.connection(), &user_id).await?;
         let user = user.ok_or(Reason::InvalidCredentials)?;
+        // Read once the user is locked: a token that was waited for is not from before the wait.
+        let now = self.clock.now();
         // The password that was verified may have been changed since, and the user banned.
         let current = users::password_by_id(write.connection(), &user.id).await?;
         if current.as_ref() != Some(&verified) {

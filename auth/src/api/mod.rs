@@ -4,12 +4,14 @@
 mod account;
 mod admin;
 mod api_keys;
+pub(crate) mod audit;
 mod login;
 mod logout;
 mod path;
 mod refresh;
 mod register;
 mod reply;
+pub(crate) mod revocations;
 mod sessions;
 
 pub(crate) use path::Parameter;
@@ -48,6 +50,9 @@ pub(crate) fn router(service: AuthService) -> Router {
         )
         .route("/auth/admin/api-keys", get(api_keys::list).post(api_keys::make))
         .route("/auth/admin/api-keys/{id}", delete(api_keys::revoke))
+        .route("/auth/admin/revocations", post(revocations::revoke))
+        .route("/auth/admin/revocations/{run}", get(revocations::list))
+        .route("/auth/admin/audit", get(audit::list))
         .route_layer(middleware::from_fn_with_state(service.clone(), admins_may_wait))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)

@@ -63,6 +63,15 @@ impl Dialect {
         }
     }
 
+    /// Locks every row of `users` there is and any that would be added, after waiting for whoever has
+    /// one locked. Reading goes on.
+    pub const fn lock_all_users(self) -> Option<&'static str> {
+        match self {
+            Self::Sqlite => None,
+            Self::Postgres => Some("LOCK TABLE users IN EXCLUSIVE MODE"),
+        }
+    }
+
     /// To be run before a commit that is acknowledged. A commit that waits for a standby and runs
     /// into a limit is reported as done, although the standby may not have it; this process's own
     /// limit reports nothing as done.

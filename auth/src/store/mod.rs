@@ -18,6 +18,7 @@ mod postgres;
 pub(crate) mod purge;
 pub(crate) mod refresh_tokens;
 pub(crate) mod revocations;
+pub(crate) mod selections;
 pub(crate) mod sessions;
 mod sqlite;
 mod statement;

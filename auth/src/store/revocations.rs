@@ -3,8 +3,11 @@
 use durward_contract::{Bar, News, RevocationEntry, Sequence, Target, UnixSeconds, wire};
 
 use super::api_keys::{self, NewKey};
-use super::statement::{Row, query};
+use super::statement::{BATCH, Row, places, query};
 use super::{Connection, StoreError, Write};
+
+/// Columns of an entry.
+const COLUMNS: usize = 8;
 
 /// News that has no number yet.
 #[derive(Clone, Debug)]
@@ -55,17 +58,22 @@ pub(super) async fn write(
             .scalar(connection)
             .await?;
     let mut news = Vec::with_capacity(entries.len());
+    let mut batch = Vec::new();
     for (sequence, entry) in (head - taken + 1..).zip(entries) {
         news.push(match entry {
             Pending::Revocation(entry) => {
-                insert(connection, sequence, &entry).await?;
-                News::Revocation(RevocationEntry {
+                let numbered = News::Revocation(RevocationEntry {
                     sequence: number(sequence)?,
-                    issuer: entry.issuer,
-                    target: entry.target,
+                    issuer: entry.issuer.clone(),
+                    target: entry.target.clone(),
                     bar: entry.bar,
                     forget_at: entry.forget_at,
-                })
+                });
+                batch.push((sequence, entry));
+                if batch.len() == BATCH {
+                    insert(connection, &mut batch).await?;
+                }
+                numbered
             }
             Pending::Grant(key) => {
                 api_keys::write(connection, sequence, &key).await?;
@@ -73,26 +81,40 @@ pub(super) async fn write(
             }
         });
     }
+    insert(connection, &mut batch).await?;
     Ok(news)
 }
 
-async fn insert(connection: &mut Connection, sequence: i64, entry: &PendingEntry) -> Result<(), StoreError> {
-    let (target_kind, target_id) = wire::target_words(&entry.target);
-    let (bar_kind, bar_value) = wire::bar_words(entry.bar);
-    query(
-        "INSERT INTO revocations (sequence, issuer, target_kind, target_id, bar_kind, bar_value, forget_at, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-    )
-    .bind(sequence)
-    .bind(&entry.issuer)
-    .bind(target_kind)
-    .bind(target_id)
-    .bind(bar_kind)
-    .bind(bar_value)
-    .bind(entry.forget_at.map(|instant| instant.0))
-    .bind(entry.created_at.0)
-    .execute(connection)
-    .await?;
+/// Writes the entries down, at most [`BATCH`], and leaves none.
+async fn insert(
+    connection: &mut Connection,
+    entries: &mut Vec<(i64, PendingEntry)>,
+) -> Result<(), StoreError> {
+    if entries.is_empty() {
+        return Ok(());
+    }
+    let rows: Vec<String> = (0..entries.len())
+        .map(|row| format!("({})", places(1 + row * COLUMNS, COLUMNS)))
+        .collect();
+    let mut statement = query(sqlx::AssertSqlSafe(format!(
+        "INSERT INTO revocations (sequence, issuer, target_kind, target_id, bar_kind, bar_value, forget_at,
+         created_at) VALUES {}",
+        rows.join(", ")
+    )));
+    for (sequence, entry) in entries.drain(..) {
+        let (target_kind, target_id) = wire::target_words(&entry.target);
+        let (bar_kind, bar_value) = wire::bar_words(entry.bar);
+        statement = statement
+            .bind(sequence)
+            .bind(entry.issuer)
+            .bind(target_kind)
+            .bind(target_id)
+            .bind(bar_kind)
+            .bind(bar_value)
+            .bind(entry.forget_at.map(|instant| instant.0))
+            .bind(entry.created_at.0);
+    }
+    statement.execute(connection).await?;
     Ok(())
 }
 
@@ -144,6 +166,53 @@ pub(crate) async fn standing(
     .await?;
     let grants = api_keys::grants_after(connection, sequence, limit, Some(now)).await?;
     merged(rows, grants, limit)
+}
+
+/// What one token can be revoked by, but for the key that signed it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Concerned<'a> {
+    pub issuer: &'a str,
+    pub token: &'a str,
+    pub session: &'a str,
+    pub user: &'a str,
+    pub client: &'a str,
+}
+
+/// Every entry that may concern a token. All of those against keys and everyone are among them: there
+/// are few.
+pub(crate) async fn concerning(
+    connection: &mut Connection,
+    concerned: Concerned<'_>,
+) -> Result<Vec<RevocationEntry>, StoreError> {
+    let rows = query(
+        "SELECT sequence, issuer, target_kind, target_id, bar_kind, bar_value, forget_at FROM revocations
+         WHERE issuer = $1 AND ((target_kind = 'token' AND target_id = $2)
+         OR (target_kind = 'session' AND target_id = $3) OR (target_kind = 'user' AND target_id = $4)
+         OR (target_kind = 'client' AND target_id = $5) OR target_kind IN ('signing_key', 'everyone'))",
+    )
+    .bind(concerned.issuer)
+    .bind(concerned.token)
+    .bind(concerned.session)
+    .bind(concerned.user)
+    .bind(concerned.client)
+    .fetch_all(connection)
+    .await?;
+    let news = rows.into_iter().map(entry).collect::<Result<Vec<_>, _>>()?;
+    let revocation = |news| match news {
+        News::Revocation(entry) => Some(entry),
+        News::Grant(_) => None,
+    };
+    Ok(news.into_iter().filter_map(revocation).collect())
+}
+
+/// Whether there is an entry against this target.
+pub(crate) async fn exists(connection: &mut Connection, target: &Target) -> Result<bool, StoreError> {
+    let (kind, id) = wire::target_words(target);
+    query("SELECT EXISTS (SELECT 1 FROM revocations WHERE target_kind = $1 AND target_id = $2)")
+        .bind(kind)
+        .bind(id)
+        .scalar(connection)
+        .await
 }
 
 /// The first `limit` of both, each of which is a list of the first `limit` of its kind.

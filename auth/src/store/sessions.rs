@@ -32,7 +32,7 @@ impl Session {
     }
 }
 
-const COLUMNS: &str = "id, user_id, client_id, client_address, user_agent, created_at, last_used_at, expires_at, \
+pub(super) const COLUMNS: &str = "id, user_id, client_id, client_address, user_agent, created_at, last_used_at, expires_at, \
                        access_expires_at, revoked, blacklisted";
 
 /// Inserts a session.
@@ -63,6 +63,7 @@ pub(crate) async fn by_id(connection: &mut Connection, id: &str) -> Result<Optio
     .bind(id)
     .fetch_optional(connection)
     .await?
+    .as_ref()
     .map(session)
     .transpose()
 }
@@ -80,7 +81,7 @@ pub(crate) async fn of_user(
     .bind(limit)
     .fetch_all(connection)
     .await?
-    .into_iter()
+    .iter()
     .map(session)
     .collect()
 }
@@ -99,7 +100,7 @@ pub(crate) async fn live_of_user(
     .bind(now.0)
     .fetch_all(connection)
     .await?
-    .into_iter()
+    .iter()
     .map(session)
     .collect()
 }
@@ -183,7 +184,7 @@ pub(crate) async fn end_all(
     .await
 }
 
-fn session(row: Row) -> Result<Session, StoreError> {
+pub(super) fn session(row: &Row) -> Result<Session, StoreError> {
     Ok(Session {
         id: row.get("id")?,
         user_id: row.get("user_id")?,

@@ -8,12 +8,22 @@ use sqlx::{Decode, Postgres, Row as _, SqlSafeStr, SqlStr, Sqlite, Type};
 use super::StoreError;
 use super::connection::{Backend, Connection};
 
+/// Rows that one statement writes or names at most. With eight parameters a row that is far below the
+/// 32,766 of SQLite and the 65,535 of PostgreSQL.
+pub(super) const BATCH: usize = 500;
+
 /// A statement in the making.
 pub(super) fn query(sql: impl SqlSafeStr) -> Query {
     Query {
         sql: sql.into_sql_str(),
         values: Vec::new(),
     }
+}
+
+/// `$first, $first+1, …`: the places of `count` parameters.
+pub(super) fn places(first: usize, count: usize) -> String {
+    let places: Vec<String> = (first..first + count).map(|place| format!("${place}")).collect();
+    places.join(", ")
 }
 
 /// A statement and its parameters.
@@ -78,6 +88,11 @@ macro_rules! on {
 }
 
 impl Query {
+    /// Adds the next parameters.
+    pub fn bind_all<'a>(self, values: impl IntoIterator<Item = &'a String>) -> Self {
+        values.into_iter().fold(self, Self::bind)
+    }
+
     /// Adds the next parameter.
     pub fn bind(mut self, value: impl Into<Value>) -> Self {
         self.values.push(value.into());

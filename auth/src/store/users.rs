@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use durward_contract::UnixSeconds;
 
-use super::statement::{Row, query};
+use super::statement::{BATCH, Row, places, query};
 use super::{Connection, StoreError};
 
 /// An account.
@@ -84,6 +84,37 @@ pub(crate) async fn lock_by_username(
 ) -> Result<Option<User>, StoreError> {
     let lock = connection.dialect().for_update();
     find(connection, "username", username, lock).await
+}
+
+/// Locks these users until the transaction ends, in the order of their ids.
+pub(crate) async fn lock_several(
+    connection: &mut Connection,
+    ids: &BTreeSet<String>,
+) -> Result<(), StoreError> {
+    let lock = connection.dialect().for_update();
+    // SQLite has locked everything already.
+    if lock.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<&String> = ids.iter().collect();
+    for batch in ids.chunks(BATCH) {
+        query(sqlx::AssertSqlSafe(format!(
+            "SELECT id FROM users WHERE id IN ({}) ORDER BY id{lock}",
+            places(1, batch.len())
+        )))
+        .bind_all(batch.iter().copied())
+        .fetch_all(connection)
+        .await?;
+    }
+    Ok(())
+}
+
+/// Locks all users until the transaction ends, those too that nobody has heard of yet.
+pub(crate) async fn lock_all(connection: &mut Connection) -> Result<(), StoreError> {
+    if let Some(statement) = connection.dialect().lock_all_users() {
+        query(statement).execute(connection).await?;
+    }
+    Ok(())
 }
 
 async fn find(

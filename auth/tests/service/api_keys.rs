@@ -51,7 +51,7 @@ async fn a_key_is_shown_once_and_applied_before_that() {
     let key = text(&made, "key").to_owned();
     let parsed = ApiKey::parse(&key).unwrap();
     assert_eq!(parsed.id(), text(&made, "id"));
-    let now = house.clock_now();
+    let now = house.clock.now();
     assert_eq!(
         (
             &made["service"],

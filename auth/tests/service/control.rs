@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use crate::support::House;
 
-struct Control(String);
+pub struct Control(String);
 
 impl Control {
-    async fn of(house: &House) -> Self {
+    pub async fn of(house: &House) -> Self {
         let router: Router = house.service.control_router();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
@@ -18,7 +18,7 @@ impl Control {
         Self(base)
     }
 
-    async fn call(&self, method: Method, path: &str, body: Value) -> (u16, Value) {
+    pub async fn call(&self, method: Method, path: &str, body: Value) -> (u16, Value) {
         let body = if body.is_null() {
             String::new()
         } else {

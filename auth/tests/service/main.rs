@@ -5,9 +5,11 @@
 mod accounts;
 mod administration;
 mod api_keys;
+mod bulk_revocation;
 mod control;
 mod durability;
 mod input;
+mod key_rotation;
 mod keys;
 mod login;
 mod migrations;

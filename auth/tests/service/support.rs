@@ -91,7 +91,7 @@ pub enum Outside {
 }
 
 impl Outside {
-    pub async fn run(&mut self, sql: &'static str) {
+    pub async fn run(&mut self, sql: impl sqlx::SqlSafeStr) {
         match self {
             Self::Sqlite(connection) => sqlx::raw_sql(sql).execute(connection).await.map(drop),
             Self::Postgres(connection) => sqlx::raw_sql(sql).execute(connection).await.map(drop),
@@ -122,6 +122,11 @@ impl ManualClock {
             wall: AtomicI64::new(1_800_000_000),
             monotonic: AtomicI64::new(1_000_000),
         }
+    }
+
+    /// Seconds since 1970.
+    pub fn now(&self) -> i64 {
+        self.wall.load(Ordering::SeqCst)
     }
 
     /// Time passes.
@@ -344,11 +349,6 @@ impl House {
         self.service.close().await;
         drop(self);
         plan.build().await
-    }
-
-    /// What its clock says.
-    pub fn clock_now(&self) -> i64 {
-        self.clock.now().0
     }
 
     pub fn call(&self, method: Method, path: &str) -> Call<'_> {

@@ -67,6 +67,23 @@ pub enum Command {
     /// API keys of services: make, list, revoke
     #[command(subcommand)]
     Apikey(ApikeyCommand),
+    /// Revoke sessions, a token, a signing key, or everyone
+    #[command(
+        after_help = "Examples:\n  durward revoke --ip 203.0.113.0/24 --user-agent 'curl*' --dry-run\n  \
+                      durward revoke --ip 203.0.113.0/24 --issued-before 2030-01-31T12:00:00Z --reason 'stolen laptops'\n  \
+                      durward revoke --ip 203.0.113.0/24 --verify\n  \
+                      durward revoke --everyone --yes --reason 'database leaked'\n\
+                      Kinds of filters are combined with AND, values of one kind with OR. On a terminal it lists what it \
+                      would hit and asks; elsewhere it wants --yes. Exit code 1 means that nothing was revoked, or, \
+                      with --verify, that something is left, or, with --wait, that some gateway \
+                       did not answer in time; the revocation is durable all the same."
+    )]
+    Revoke(RevokeArguments),
+    /// Print who did what, when and why
+    #[command(
+        after_help = "Example: durward audit --since 2030-01-31T12:00:00Z --action sessions_revoked --json"
+    )]
+    Audit(AuditArguments),
     /// Signing keys
     #[command(subcommand)]
     Keys(KeysCommand),
@@ -283,12 +300,99 @@ pub enum ApikeyCommand {
     },
 }
 
+/// Arguments of `revoke`.
+#[derive(Debug, Args)]
+pub struct RevokeArguments {
+    #[command(flatten)]
+    pub filter: FilterArguments,
+    /// End this session
+    #[arg(long, value_name = "SESSION")]
+    pub session: Option<String>,
+    /// Refuse this access token; its session goes on
+    #[arg(long, value_name = "JTI")]
+    pub token: Option<String>,
+    /// Refuse all tokens that this key signed, for ever; sessions go on
+    #[arg(long, value_name = "KID")]
+    pub signing_key: Option<String>,
+    /// End every session and refuse every token: all log in again, admins too
+    #[arg(long)]
+    pub everyone: bool,
+    /// Why; kept in the audit trail
+    #[arg(long)]
+    pub reason: Option<String>,
+    /// List what would be hit, and revoke nothing
+    #[arg(long, conflicts_with_all = ["yes", "expect", "wait"])]
+    pub dry_run: bool,
+    /// Say whether any session or valid refresh token is left; exit code 1 where there is
+    #[arg(long, conflicts_with_all = ["yes", "expect", "dry_run", "wait"])]
+    pub verify: bool,
+    /// Revoke only if the selection is still the one that a dry run named
+    #[arg(long, value_name = "SELECTION")]
+    pub expect: Option<String>,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    #[command(flatten)]
+    pub wait: Wait,
+    #[command(flatten)]
+    pub client: Client,
+}
+
+/// Which sessions are meant.
+#[derive(Debug, Args)]
+#[group(id = "filters", multiple = true)]
+pub struct FilterArguments {
+    /// A network or an address of clients; may be repeated
+    #[arg(long, value_name = "CIDR")]
+    pub ip: Vec<String>,
+    /// The whole user agent, with * and ?, in any case of letters; may be repeated
+    #[arg(long, value_name = "GLOB")]
+    pub user_agent: Vec<String>,
+    /// The session's newest tokens were issued before this time
+    #[arg(long, value_name = "TIME")]
+    pub issued_before: Option<String>,
+    /// The session's newest tokens were issued at this time or later
+    #[arg(long, value_name = "TIME")]
+    pub issued_after: Option<String>,
+    /// The login was before this time, however often the session was refreshed since
+    #[arg(long, value_name = "TIME")]
+    pub created_before: Option<String>,
+    /// The login was at this time or later
+    #[arg(long, value_name = "TIME")]
+    pub created_after: Option<String>,
+    /// A role that the user has now; may be repeated
+    #[arg(long, value_name = "ROLE")]
+    pub role: Vec<String>,
+    /// A user by name; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub user: Vec<String>,
+    /// A client; may be repeated
+    #[arg(long = "client", value_name = "ID")]
+    pub client_ids: Vec<String>,
+}
+
+/// Arguments of `audit`.
+#[derive(Debug, Args)]
+pub struct AuditArguments {
+    /// From this time on
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Only this kind of action, such as banned or sessions_revoked
+    #[arg(long, value_name = "ACTION")]
+    pub action: Option<String>,
+    #[command(flatten)]
+    pub client: Client,
+}
+
 /// `keys …`
 #[derive(Debug, Subcommand)]
 pub enum KeysCommand {
     /// List the signing keys
     #[command(after_help = "Example: durward keys list")]
     List(Client),
+    /// Sign with a new key; the old one stays published until its last token has expired
+    #[command(after_help = "Example: durward keys rotate")]
+    Rotate(Client),
 }
 
 /// `token …`

@@ -52,6 +52,8 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Ban(arguments) => ask(commands::users::ban(arguments)),
         Command::Unban(arguments) => ask(commands::users::unban(arguments)),
         Command::Sessions(arguments) => ask(commands::sessions::run(arguments)),
+        Command::Revoke(arguments) => ask(commands::revoke::run(arguments)),
+        Command::Audit(arguments) => ask(commands::audit::run(arguments)),
         Command::Keys(command) => ask(commands::sessions::keys(command)),
         Command::Token(TokenCommand::Inspect { token, json }) => commands::token::inspect(&token, json),
     }

@@ -1,12 +1,10 @@
 //! `durward explain`: why a request is permitted or refused, by the same decision.
 
-use std::time::SystemTime;
-
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::print;
 use super::token::read_token;
+use super::{print, time};
 use crate::cli::ExplainArguments;
 use crate::configuration;
 use crate::control::client::ControlClient;
@@ -44,7 +42,11 @@ fn question(arguments: &ExplainArguments) -> Result<Value, Failure> {
         .iter()
         .map(|header| parse_header(header))
         .collect();
-    let at = arguments.at.as_deref().map(parse_time).transpose()?;
+    let at = arguments
+        .at
+        .as_deref()
+        .map(|text| time::parse("--at", text))
+        .transpose()?;
     Ok(json!({
         "method": arguments.method,
         "url": arguments.url,
@@ -78,21 +80,6 @@ fn parse_header(header: &str) -> Result<Value, Failure> {
         .split_once(':')
         .ok_or_else(|| Failure::Usage(format!("--header must be `Name: value`, and this is `{header}`")))?;
     Ok(json!([name.trim(), value.trim()]))
-}
-
-fn parse_time(text: &str) -> Result<i64, Failure> {
-    if let Ok(seconds) = text.parse() {
-        return Ok(seconds);
-    }
-    humantime::parse_rfc3339_weak(text)
-        .ok()
-        .and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok())
-        .and_then(|since| i64::try_from(since.as_secs()).ok())
-        .ok_or_else(|| {
-            Failure::Usage(format!(
-                "--at must be like 2030-01-31T12:00:00Z, and this is `{text}`"
-            ))
-        })
 }
 
 fn human(answer: &Value) -> String {
@@ -137,16 +124,4 @@ fn verdict(answer: &Value) -> String {
         lines.push(format!("   {}: {}", part(0), part(1)));
     }
     lines.join("\n")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_read_in_both_forms() {
-        assert_eq!(parse_time("0").unwrap(), 0);
-        assert_eq!(parse_time("1970-01-02T00:00:00Z").unwrap(), 86400);
-        assert!(parse_time("tomorrow").is_err());
-    }
 }

@@ -1,13 +1,16 @@
 //! One file a command.
 
 pub mod apikey;
+pub mod audit;
 pub mod auth;
 pub mod check;
 pub mod explain;
 pub mod gateway;
 pub mod migrate;
 pub mod reach;
+pub mod revoke;
 pub mod sessions;
+pub mod time;
 pub mod token;
 pub mod up;
 pub mod users;

@@ -1,10 +1,10 @@
 //! `durward sessions` and `durward keys`: what the running service holds.
 
 use hyper::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::reach::{told, verdict, waiting};
-use super::{print, table, text};
+use super::{print, table, text, time};
 use crate::cli::{KeysCommand, SessionsArguments};
 use crate::configuration::control_client;
 use crate::control::client::segment;
@@ -39,22 +39,40 @@ pub async fn run(arguments: SessionsArguments) -> Result<(), Failure> {
     }
 }
 
-/// Lists the signing keys.
+/// Lists the signing keys, or changes the one that signs.
 pub async fn keys(command: KeysCommand) -> Result<(), Failure> {
-    let KeysCommand::List(client) = command;
-    let answer = control_client(&client.config)?
-        .call(Method::GET, "/keys", None)
-        .await?;
-    print(client.json, &answer, |answer| {
-        let rows: Vec<Vec<String>> = answer["keys"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(key_row)
-            .collect();
-        table(&["KID", "ALGORITHM", "STATE"], &rows)
-    });
+    match command {
+        KeysCommand::List(client) => {
+            let answer = control_client(&client.config)?
+                .call(Method::GET, "/keys", None)
+                .await?;
+            print(client.json, &answer, listed_keys);
+        }
+        KeysCommand::Rotate(client) => {
+            let answer = control_client(&client.config)?
+                .call(Method::POST, "/keys/rotate", Some(json!({})))
+                .await?;
+            print(client.json, &answer, |answer| {
+                format!(
+                    "{} signs from now on; {} is published until {}",
+                    text(answer, "signing"),
+                    text(answer, "retiring"),
+                    time::shown(answer, "until")
+                )
+            });
+        }
+    }
     Ok(())
+}
+
+fn listed_keys(answer: &Value) -> String {
+    let rows: Vec<Vec<String>> = answer["keys"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(key_row)
+        .collect();
+    table(&["KID", "ALGORITHM", "STATE", "UNTIL"], &rows)
 }
 
 fn listed(answer: &Value) -> String {
@@ -85,22 +103,22 @@ fn session_row(session: &Value) -> Vec<String> {
     };
     let mut row: Vec<String> = vec![
         text(session, "id").to_owned(),
-        time(session, "created_at"),
-        time(session, "last_used_at"),
+        time::shown(session, "created_at"),
+        time::shown(session, "last_used_at"),
     ];
     row.extend(["client_address", "user_agent"].map(|name| text(session, name).to_owned()));
     row.push(state.to_owned());
     row
 }
 
-fn time(session: &Value, name: &str) -> String {
-    let seconds = session[name].as_u64().unwrap_or_default();
-    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
-    humantime::format_rfc3339_seconds(time).to_string()
-}
-
 fn key_row(key: &Value) -> Vec<String> {
-    ["kid", "algorithm", "state"]
+    let mut row = ["kid", "algorithm", "state"]
         .map(|name| text(key, name).to_owned())
-        .to_vec()
+        .to_vec();
+    row.push(if key["until"].is_null() {
+        String::new()
+    } else {
+        time::shown(key, "until")
+    });
+    row
 }

@@ -22,6 +22,7 @@ mod paths;
 mod postgres;
 mod real_backends;
 mod requests;
+mod revoke;
 mod session;
 mod streams;
 mod tokens;

@@ -107,6 +107,13 @@ fn a_ban_cuts_all_that_the_user_has_open() {
 }
 
 #[test]
+fn a_bulk_revocation_cuts_all_that_it_hits() {
+    ends_hers_and_not_his(|service, _, alice| {
+        service.told(&["revoke", "--user", &alice.name, "--yes"]);
+    });
+}
+
+#[test]
 fn logging_out_cuts_all_that_the_session_has_open() {
     ends_hers_and_not_his(|service, _, alice| {
         service.ask(&alice.with(post("/auth/logout")));

@@ -82,6 +82,33 @@ fn a_ban_that_waited_is_the_next_refused_request_on_every_gateway() {
 }
 
 #[test]
+fn a_bulk_revocation_that_waited_is_the_next_refused_request_on_every_gateway() {
+    let fleet = Fleet::of(2);
+    let accounts: Vec<Account> = ["alice", "bob", "carol"]
+        .map(|name| fleet.auth.account_here(name, &[]))
+        .into();
+    for account in &accounts {
+        fleet.all_accept(account);
+    }
+    let [alice, bob, carol] = &accounts[..] else {
+        unreachable!("there are three")
+    };
+    let filter = ["revoke", "--user", "alice", "--user", "bob", "--yes", "--wait"];
+    let said = fleet.auth.told(&filter);
+    fleet.all_refuse(alice);
+    fleet.all_refuse(bob);
+    assert!(said.contains("refused on 2 of 2 gateways after "), "{said}");
+    fleet.all_accept(carol);
+    let said = fleet.auth.told(&["revoke", "--everyone", "--yes", "--wait"]);
+    fleet.all_refuse(carol);
+    assert!(said.contains("refused on 2 of 2 gateways after "), "{said}");
+    let tried = fleet
+        .auth
+        .command(&["revoke", "--everyone", "--dry-run", "--wait"]);
+    assert_eq!(tried.code, 2, "{tried:?}");
+}
+
+#[test]
 fn everything_that_ends_a_credential_ends_it_on_every_gateway() {
     let fleet = Fleet::of(2);
     let refused_soon = |account: &Account| {

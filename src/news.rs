@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use durward_auth::{AuthService, Fleet, GatewayReach, Reach};
@@ -120,6 +120,7 @@ struct Followers(Arc<Publisher>);
 impl Fleet for Followers {
     fn reach(&self, head: Sequence, within: Duration) -> Pin<Box<dyn Future<Output = Reach> + Send + '_>> {
         Box::pin(async move {
+            let asked = Instant::now();
             match self.0.reach(head, within).await {
                 Ok(reach) => Reach {
                     gateways: reach
@@ -140,7 +141,7 @@ impl Fleet for Followers {
                             name: "all that follow Redis, which does not answer".to_owned(),
                             after: None,
                         }],
-                        took: within,
+                        took: asked.elapsed(),
                     }
                 }
             }

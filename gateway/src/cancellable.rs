@@ -100,6 +100,14 @@ impl Future for CancellableRequest<'_> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
+        // Whoever cut it has said so already: nothing that came since may pass.
+        if this
+            .handle
+            .as_ref()
+            .is_some_and(|handle| handle.is_bound() && handle.cut().is_some())
+        {
+            return Poll::Ready(None);
+        }
         let polled = match this.handle {
             Some(_) => this.inner.as_mut().poll(context),
             None => this.poll_for_handle(context),

@@ -42,6 +42,8 @@ struct Log {
     attested: Sequence,
     attested_at: u64,
     loaded: bool,
+    /// Whether anything that was loaded was attested. Until then a snapshot may be of any age.
+    heard: bool,
     backwards: bool,
     full: bool,
 }
@@ -219,6 +221,7 @@ impl Mirror {
         if head == log.attested {
             let read_at = u64::try_from(read_at.as_nanos()).unwrap_or(u64::MAX);
             log.attested_at = log.attested_at.max(read_at);
+            log.heard |= log.loaded;
         }
         self.news(&log);
     }
@@ -249,7 +252,7 @@ impl Mirror {
 
     fn news(&self, log: &Log) {
         let trust = match log {
-            Log { loaded: false, .. } => Trust::NotLoaded,
+            Log { loaded: false, .. } | Log { heard: false, .. } => Trust::NotLoaded,
             Log { full: true, .. } => Trust::Full,
             Log { backwards: true, .. } => Trust::Broken,
             log if log.attested > log.applied => Trust::Broken,
@@ -432,6 +435,23 @@ mod tests {
         mirror.apply(&[ban(2, "x")], Sequence(2));
         assert_eq!(mirror.standing(&token("alice")), Standing::Unknown { stale_for });
         mirror.apply(&[ban(3, "y")], Sequence(3));
+        assert_eq!(mirror.standing(&token("alice")), Standing::Live);
+    }
+
+    #[test]
+    fn a_snapshot_that_nobody_attested_is_of_any_age() {
+        let (mirror, _hand) = mirror(100);
+        mirror.attest(Sequence(1), Duration::ZERO);
+        let mut loading = Box::new(mirror.begin_load());
+        loading.add(&[ban(1, "mallory")]);
+        loading.finish(Sequence(1));
+        assert!(!mirror.is_loaded());
+        assert_eq!(
+            mirror.standing(&token("alice")),
+            Standing::Unknown { stale_for: None }
+        );
+        assert_eq!(mirror.standing(&token("mallory")), REVOKED);
+        mirror.attest(Sequence(1), Duration::ZERO);
         assert_eq!(mirror.standing(&token("alice")), Standing::Live);
     }
 

@@ -49,6 +49,9 @@ struct State {
     /// News is missing: going on is not enough.
     reload: bool,
     unreadable_since: Option<Instant>,
+    /// Redis has had less than was applied: nothing that is known is given up for what it has, until
+    /// a restart.
+    doubted: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -142,12 +145,22 @@ impl Following {
         }
     }
 
-    /// Whether Redis has less than was applied. It is not believed then, whatever epoch it shows.
+    /// Whether Redis has less than was applied, or the log of another database. It is not believed
+    /// then, whatever epoch it shows.
     fn is_behind(&self, meta: &Meta) -> bool {
-        let applied = self.state.lock().applied;
-        let behind = meta.head < applied;
+        let mut state = self.state.lock();
+        let applied = state.applied;
+        let another = state.loaded.as_ref().is_some_and(|loaded| loaded.log != meta.log);
+        let behind = another || meta.head < applied;
+        state.doubted |= behind;
+        drop(state);
         let mut status = self.shared.status.lock();
-        if behind && !status.behind {
+        if another && !status.behind {
+            tracing::error!(
+                log = meta.log,
+                "Redis has the log of another database; what is known stays, and a restart takes the other log"
+            );
+        } else if behind && !status.behind {
             tracing::error!(
                 head = meta.head.0,
                 applied = applied.0,
@@ -168,9 +181,9 @@ impl Following {
 
     async fn load(&self, epoch: &EpochKeys) -> Result<(), StoreError> {
         let options = &self.shared.options;
-        let (at_least, again) = {
+        let (at_least, again, doubted) = {
             let state = self.state.lock();
-            (state.applied, state.loaded.is_some())
+            (state.applied, state.loaded.is_some(), state.doubted)
         };
         if again {
             // A thousand gateways notice the same thing at the same time.
@@ -178,7 +191,12 @@ impl Following {
         }
         let mut node = self.shared.connector.connect_home(options.timeouts).await?;
         let follower = self.follower.as_ref();
-        let loaded = snapshot::load(&mut node, &self.keys, epoch, follower, at_least).await?;
+        let known = match (again, doubted) {
+            (false, _) => snapshot::Known::Nothing,
+            (true, false) => snapshot::Known::Replaceable,
+            (true, true) => snapshot::Known::Kept,
+        };
+        let loaded = snapshot::load(&mut node, &self.keys, epoch, follower, at_least, known).await?;
         let mut state = self.state.lock();
         state.loaded = Some(Loaded {
             epoch: epoch.epoch.clone(),
@@ -359,6 +377,7 @@ impl Following {
             Option<String>,
             Option<String>,
             Option<String>,
+            Option<String>,
         );
         let report = {
             let state = self.state.lock();
@@ -370,7 +389,7 @@ impl Following {
         };
         let keys = &self.keys;
         let sent = self.start.elapsed();
-        let (tick, attested, head, attested_epoch, epoch, log, meta_head): Seen = PULSE
+        let (tick, attested, head, attested_epoch, epoch, log, meta_head, went_back): Seen = PULSE
             .run(
                 node,
                 &[&keys.meta, &keys.pulse, &keys.gateways],
@@ -378,6 +397,10 @@ impl Following {
             )
             .await?;
         ring.observe(sent, tick.unwrap_or(0));
+        if went_back.is_some() {
+            // What SQL has forgotten is not forgotten here.
+            self.state.lock().doubted = true;
+        }
         Ok(View {
             meta: Meta::read(epoch, log, meta_head.as_deref()),
             attested: match (attested, head, attested_epoch) {

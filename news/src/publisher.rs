@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use durward_contract::Sequence;
 use parking_lot::Mutex;
@@ -16,6 +16,9 @@ use crate::protocol::Keys;
 use crate::publishing::Publishing;
 use crate::reach::{self, Reach};
 use crate::store_error::{StoreError, StoreFault};
+
+/// The pause before `reach` asks again where Redis did not answer.
+const REACH_PAUSE: Duration = Duration::from_millis(50);
 
 /// How a publisher works.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,9 +144,37 @@ impl Publisher {
     }
 
     /// Waits until every gateway that reports has applied `sequence`, or for `timeout`.
+    ///
+    /// A connection that fails is tried again until then. Where the log went back, or another one is
+    /// published, numbers say nothing of who has what, and the answer is an error.
     pub async fn reach(&self, sequence: Sequence, timeout: Duration) -> Result<Reach, StoreError> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let error = match self.try_reach(sequence, left).await {
+                Ok(reach) => return Ok(reach),
+                Err(error) => error,
+            };
+            if deadline.saturating_duration_since(Instant::now()) < REACH_PAUSE {
+                return Err(error);
+            }
+            tokio::time::sleep(REACH_PAUSE).await;
+        }
+    }
+
+    async fn try_reach(&self, sequence: Sequence, timeout: Duration) -> Result<Reach, StoreError> {
         let shared = &self.shared;
-        let Some(log) = shared.status.lock().log.clone() else {
+        let (log, fault) = {
+            let status = shared.status.lock();
+            (status.log.clone(), status.fault)
+        };
+        if let Some(PublishFault::LogWentBack | PublishFault::AnotherLog) = fault {
+            return Err(StoreError::new(
+                StoreFault::NotReady,
+                "what is in Redis is not this log",
+            ));
+        }
+        let Some(log) = log else {
             return Err(StoreError::new(
                 StoreFault::NotReady,
                 "the log has not been read yet",

@@ -139,7 +139,8 @@ impl Publishing {
             )
             .await?;
         let sql = self.read_head().await?;
-        let (tick, attested, epoch, log, head, _count) = begun;
+        let (tick, attested, epoch, log, head, went_back) = begun;
+        let went_back = went_back.is_some();
         let found = Found {
             epoch: epoch.clone().unwrap_or_default(),
             head: head.clone().unwrap_or_default(),
@@ -150,7 +151,8 @@ impl Publishing {
                 self.may_replace(&meta.log, attested)?;
                 self.rebuild(found, &sql, "it holds another log").await?;
             }
-            Some(meta) if meta.head > sql.head => {
+            Some(meta) if went_back || meta.head > sql.head => {
+                self.mark_went_back().await?;
                 return Err(Failure::WentBack {
                     redis: meta.head,
                     sql: sql.head,
@@ -166,6 +168,20 @@ impl Publishing {
         }
         self.attest(tick, &sql).await?;
         self.forget().await
+    }
+
+    /// Notes that SQL has had less than Redis. Numbers that it gives from then on may have been given
+    /// before, to other entries: nothing is published under this log until its id is another one, or
+    /// Redis was emptied.
+    async fn mark_went_back(&mut self) -> Result<(), Failure> {
+        let Some(session) = &mut self.session else {
+            return Err(Failure::Again);
+        };
+        session.epoch = None;
+        let mut command = redis::cmd("HSET");
+        command.arg(&self.shared.keys.meta).arg("went_back").arg(1);
+        session.node.ask(&command).await?;
+        Ok(())
     }
 
     /// Publishes what was committed since, without asking where both sides are.
@@ -479,7 +495,7 @@ impl Publishing {
     }
 }
 
-/// tick, attested tick, epoch, log, head, count.
+/// tick, attested tick, epoch, log, head, whether SQL went back.
 type Begun = (
     u64,
     u64,

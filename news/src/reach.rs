@@ -71,7 +71,8 @@ pub(crate) async fn wait(
                 gateway.after = Some(start.elapsed());
             }
         }
-        let missing = seen.values().any(|gateway| !gateway.applied);
+        // Right after Redis lost everything nobody has reported yet.
+        let missing = seen.is_empty() || seen.values().any(|gateway| !gateway.applied);
         let left = timeout.saturating_sub(start.elapsed());
         if !missing || left.is_zero() {
             let mut gateways: Vec<_> = seen.into_values().collect();

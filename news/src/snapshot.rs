@@ -19,7 +19,18 @@ pub(crate) struct Snapshot {
     pub unreadable: usize,
 }
 
-/// Replaces all that the follower knows, unless what is there is less than `at_least`, or not whole.
+/// What the follower knows beforehand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// Nothing.
+    Nothing,
+    /// What the snapshot may replace, if all of it can be read.
+    Replaceable,
+    /// What must not be forgotten for it.
+    Kept,
+}
+
+/// Replaces all that the follower knows, or adds to it where that must not be forgotten, unless what is there is less than `at_least`, or not whole.
 /// Where it fails, nothing has changed.
 pub(crate) async fn load(
     node: &mut Node,
@@ -27,6 +38,7 @@ pub(crate) async fn load(
     epoch: &EpochKeys,
     follower: &dyn Follower,
     at_least: Sequence,
+    known: Known,
 ) -> Result<Snapshot, StoreError> {
     let (log, head) = check(node, keys, epoch).await?;
     if head < at_least {
@@ -58,12 +70,37 @@ pub(crate) async fn load(
     if now < head {
         return Err(StoreError::new(StoreFault::NotReady, "the head went back"));
     }
-    loading.finish(head);
+    if known == Known::Kept || (known == Known::Replaceable && unreadable > 0) {
+        // What cannot be read may be what is known: it is added to, and nothing is forgotten.
+        drop(loading);
+        add_all(node, epoch, follower, head).await?;
+    } else {
+        loading.finish(head);
+    }
     Ok(Snapshot {
         log,
         head,
         unreadable,
     })
+}
+
+/// Adds all that can be read to what the follower knows.
+async fn add_all(
+    node: &mut Node,
+    epoch: &EpochKeys,
+    follower: &dyn Follower,
+    head: Sequence,
+) -> Result<(), StoreError> {
+    let mut cursor = b"0".to_vec();
+    loop {
+        let (next, items) = scan(node, epoch, &cursor).await?;
+        let (news, _) = read_entries(&items);
+        follower.apply(&news, head);
+        if next == b"0" {
+            return Ok(());
+        }
+        cursor = next;
+    }
 }
 
 /// The log and the head, if the epoch is current and whole.

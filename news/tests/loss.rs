@@ -368,6 +368,50 @@ async fn a_restored_database_is_neither_published_nor_attested() {
     gateway.was_told_the_truth();
 }
 
+/// Its numbers are given again, beyond what Redis has, to other entries than before: the log is not
+/// believed for that, and what gateways know they keep.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restored_database_that_has_overtaken_redis_is_not_believed_either() {
+    let server = Server::start(&[]);
+    let log = MemoryLog::new();
+    for number in 0..10 {
+        log.ban(&format!("user{number}"));
+    }
+    let publisher = publish(&server.connector(), &log);
+    let gateway = Gateway::new(&log);
+    let _task = gateway.follow(&server.connector(), "edge");
+    until("loaded", || gateway.is_fresh()).await;
+    log.restore(5);
+    until("noticed", || {
+        publisher.status().fault == Some(PublishFault::LogWentBack)
+    })
+    .await;
+    let before = publisher.status().attestations;
+    for number in 0..6 {
+        log.ban(&format!("again{number}"));
+    }
+    publisher.wake();
+    until("stale", || !gateway.is_fresh()).await;
+    let other = publish(&server.connector(), &log);
+    until("another replica sees it too", || {
+        other.status().fault == Some(PublishFault::LogWentBack)
+    })
+    .await;
+    other.stop().await;
+    assert_eq!(publisher.status().fault, Some(PublishFault::LogWentBack));
+    assert_eq!(publisher.status().attestations, before);
+    let reach = publisher.reach(Sequence(11), Duration::from_millis(100)).await;
+    assert!(reach.is_err(), "{reach:?}");
+    assert!(gateway.refuses("user9"));
+    // The operator empties Redis to have it published again.
+    server.ask(&["FLUSHALL"]);
+    until("fresh", || {
+        gateway.is_fresh() && gateway.applied() == Sequence(11)
+    })
+    .await;
+    assert!(gateway.refuses("user9") && gateway.refuses("again5"));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_database_waits_until_the_first_is_no_longer_published() {
     let server = Server::start(&[]);

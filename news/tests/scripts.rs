@@ -218,11 +218,11 @@ fn a_gateway_reports_hears_and_is_forgotten_when_it_falls_silent() {
             &[gateway, "l1 7 edge"],
         )
     };
-    assert_eq!(pulse("g1"), "$-1 $-1 $-1 $-1 $-1 $-1 $-1");
+    assert_eq!(pulse("g1"), "$-1 $-1 $-1 $-1 $-1 $-1 $-1 $-1");
     epoch_at(&server, "10");
     begin(&server, "p1");
     assert_eq!(attest(&server, &["p1", "1", "e1", "10"]), "ok");
-    assert_eq!(pulse("g1"), "1 1 10 e1 e1 l1 10");
+    assert_eq!(pulse("g1"), "1 1 10 e1 e1 l1 10 $-1");
     let sweep = || {
         run(
             &server,

@@ -27,6 +27,11 @@ pub fn verdict(answer: &Value) -> Result<(), Failure> {
     let Some(reach) = answer.get("reach") else {
         return Ok(());
     };
+    if reach["of"] == 0 {
+        return Err(Failure::No(
+            "it is durable, but no gateway is known to have heard of it".to_owned(),
+        ));
+    }
     if reach["refusing"] == reach["of"] {
         return Ok(());
     }
@@ -76,6 +81,8 @@ mod tests {
             { "name": "a", "refuses": true }, { "name": "b", "refuses": false } ] } });
         let said = verdict(&some).unwrap_err().to_string();
         assert!(said.ends_with("in time: b"), "{said}");
+        let nobody = json!({ "reach": { "refusing": 0, "of": 0, "took_ms": 0.0, "gateways": [] } });
+        assert!(verdict(&nobody).is_err());
         assert!(verdict(&json!({})).is_ok());
     }
 }

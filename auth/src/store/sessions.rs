@@ -125,7 +125,7 @@ pub(crate) async fn used(
     access_expires_at: UnixSeconds,
 ) -> Result<(), StoreError> {
     query(
-        "UPDATE sessions SET last_used_at = $2,
+        "UPDATE sessions SET last_used_at = CASE WHEN last_used_at > $2 THEN last_used_at ELSE $2 END,
          access_expires_at = CASE WHEN access_expires_at > $3 THEN access_expires_at ELSE $3 END WHERE id = $1",
     )
     .bind(id)

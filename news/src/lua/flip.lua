@@ -8,6 +8,7 @@ if epoch ~= ARGV[1] or head ~= ARGV[2] then return {'changed', epoch, head} end
 if redis.call('HLEN', KEYS[2]) ~= tonumber(ARGV[6]) then return {'lost', '', ''} end
 redis.call('PERSIST', KEYS[2])
 redis.call('PERSIST', KEYS[3])
+redis.call('HDEL', KEYS[1], 'went_back')
 redis.call('HSET', KEYS[1], 'epoch', ARGV[3], 'log', ARGV[4], 'head', ARGV[5], 'count', ARGV[6])
 redis.call('UNLINK', KEYS[4], KEYS[5], KEYS[6])
 return {'ok', ARGV[5], ''}

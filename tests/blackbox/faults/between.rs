@@ -93,6 +93,33 @@ fn stale_news_refuses_says_why_and_leaves_the_rest_alone() {
 }
 
 #[test]
+fn a_gateway_that_starts_while_nothing_is_published_accepts_nobody() {
+    let stage = Stage::new();
+    let account = stage.auth.account_here("newcomer", &[]);
+    stage.publishing.set(Fault::Refuse);
+    stage.auth.told(&["ban", "newcomer"]);
+    // Redis answers, and what it has is a snapshot from before the ban.
+    let gateway = stage.setup.gateway_unready(stage.redis.address(), &stage.auth);
+    eventually("it has loaded what Redis has", || {
+        gateway
+            .metrics()
+            .contains("durward_revocation_entries 1")
+            .then_some(())
+    });
+    for path in ["/api/x", "/lax/x"] {
+        gateway
+            .ask(&account.get(path))
+            .expect_refusal(503, "revocation_unknown");
+    }
+    assert_eq!(crate::harness::get("/readyz").send(gateway.admin).status, 503);
+    stage.publishing.set(Fault::None);
+    eventually("the ban has come", || {
+        let answer = account.get("/lax/x").send_if_answered(gateway.edge)?;
+        (answer.reason() == "revoked").then_some(())
+    });
+}
+
+#[test]
 fn a_gateway_that_never_reached_redis_is_not_ready_and_accepts_nobody() {
     let stage = Stage::new();
     let nowhere = crate::harness::free_address();

@@ -20,7 +20,7 @@ pub enum Command {
     /// Run auth service, gateway and demo backends in one process
     #[command(after_help = "Example: durward up --config config.yaml")]
     Up(ConfigFile),
-    /// Run the gateway alone, for foreign issuers
+    /// Run the gateway alone: for foreign issuers, or beside auth services elsewhere
     #[command(after_help = "Example: durward gateway --config edge.yaml")]
     Gateway(ConfigFile),
     /// Run the auth service alone, or bring its database up to date

@@ -38,7 +38,7 @@ pub async fn run(command: ApikeyCommand) -> Result<(), Failure> {
                 .await?;
             print(client.json, &answer, |key| {
                 format!(
-                    "key {id} of {} is revoked: the gateway in the service's process refuses from now on",
+                    "key {id} of {} is revoked",
                     text(key, "service")
                 )
             });

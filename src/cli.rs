@@ -291,10 +291,12 @@ pub enum ApikeyCommand {
     #[command(after_help = "Example: durward apikey list --json")]
     List(Client),
     /// Revoke a key: the next request is refused, open streams are cut
-    #[command(after_help = "Example: durward apikey revoke 0123456789abcdef")]
+    #[command(after_help = "Example: durward apikey revoke 0123456789abcdef --wait")]
     Revoke {
         /// The key's id: what stands between `dwk_` and the second `_`
         id: String,
+        #[command(flatten)]
+        wait: Wait,
         #[command(flatten)]
         client: Client,
     },

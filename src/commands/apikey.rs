@@ -3,6 +3,7 @@
 use hyper::Method;
 use serde_json::{Value, json};
 
+use super::reach::{told, verdict, waiting};
 use super::{print, table, text};
 use crate::cli::ApikeyCommand;
 use crate::configuration::control_client;
@@ -31,17 +32,15 @@ pub async fn run(command: ApikeyCommand) -> Result<(), Failure> {
                 .await?;
             print(client.json, &answer, listed);
         }
-        ApikeyCommand::Revoke { id, client } => {
-            let path = format!("/api-keys/{}", segment(&id));
+        ApikeyCommand::Revoke { id, wait, client } => {
+            let path = waiting(&format!("/api-keys/{}", segment(&id)), &wait);
             let answer = control_client(&client.config)?
                 .call(Method::DELETE, &path, None)
                 .await?;
             print(client.json, &answer, |key| {
-                format!(
-                    "key {id} of {} is revoked",
-                    text(key, "service")
-                )
+                told(format!("key {id} of {} is revoked", text(key, "service")), key)
             });
+            verdict(&answer)?;
         }
     }
     Ok(())

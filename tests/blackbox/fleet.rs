@@ -1,5 +1,6 @@
 //! Gateways in processes of their own, which hear of revocations through Redis.
 
+use durward_testing::postgres::server;
 use serde_json::Value;
 
 use crate::harness::{
@@ -240,4 +241,46 @@ fn one_process_with_everything_may_have_redis_too() {
     service.ask(&alice.get("/api/x")).expect_refusal(401, "revoked");
     service.ask(&get("/public/x")).expect(200);
     service.stop();
+}
+
+/// The benchmark's fleet, in small: bans at two replicas in turn, under load, wait for the gateways,
+/// and not one request that is sent after that is accepted.
+#[test]
+fn two_replicas_on_one_postgresql_and_three_gateways_agree() {
+    const BANS: usize = 10;
+    let (backend, redis, database) = (open_ended(), RedisServer::start(), server().database());
+    let setup = FleetSetup::on(&format!("\"{}\"", database.url()), &backend);
+    let replicas = [(); 2].map(|()| setup.auth(redis.address(), &[]));
+    let gateways = [(); 3].map(|()| setup.gateway(redis.address(), &replicas[0], &[]));
+    let users: Vec<Account> = (0..BANS)
+        .map(|number| replicas[number % 2].account_here(&format!("user{number}"), &[]))
+        .collect();
+    let bystander = replicas[0].account_here("bystander", &[]);
+    for (number, user) in users.iter().enumerate() {
+        let bearer = format!("Bearer {}", user.tokens.access);
+        let sockets: Vec<Socket> = gateways
+            .iter()
+            .map(|gateway| Socket::open(gateway, "/api/chat", &[("Authorization", &bearer)]).unwrap())
+            .collect();
+        for gateway in &gateways {
+            gateway.ask(&user.get("/api/x")).expect(200);
+        }
+        // The other replica than the one that made the user.
+        let said = replicas[(number + 1) % 2].told(&["ban", &user.name, "--wait"]);
+        for gateway in &gateways {
+            gateway.ask(&user.get("/api/x")).expect_refusal(401, "revoked");
+            gateway.ask(&bystander.get("/api/x")).expect(200);
+        }
+        assert!(said.contains("refused on 3 of 3 gateways"), "{said}");
+        sockets.into_iter().for_each(Socket::wait_until_gone);
+    }
+    // Who was not there learns it all the same.
+    let late = setup.gateway(redis.address(), &replicas[1], &[]);
+    for user in &users {
+        late.ask(&user.get("/api/x")).expect_refusal(401, "revoked");
+    }
+    let key = replicas[0].told(&["apikey", "create", "billing", "--json"]);
+    let key: Value = serde_json::from_str(&key).unwrap();
+    let said = replicas[1].told(&["apikey", "revoke", key["id"].as_str().unwrap(), "--wait"]);
+    assert!(said.contains("refused on 4 of 4 gateways"), "{said}");
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::measure::Outcome;
 use super::stage::{LASTING, Stage};
-use crate::harness::{Fault, eventually};
+use crate::harness::{Fault, eventually, get};
 
 /// A fault of the proxy, for a while.
 #[track_caller]
@@ -101,17 +101,17 @@ fn a_gateway_that_starts_while_nothing_is_published_accepts_nobody() {
     // Redis answers, and what it has is a snapshot from before the ban.
     let gateway = stage.setup.gateway_unready(stage.redis.address(), &stage.auth);
     eventually("it has loaded what Redis has", || {
-        gateway
-            .metrics()
-            .contains("durward_revocation_entries 1")
-            .then_some(())
+        let metrics = get("/metrics").send_if_answered(gateway.admin)?.text();
+        metrics.contains("durward_revocation_entries 1\n").then_some(())
     });
     for path in ["/api/x", "/lax/x"] {
-        gateway
-            .ask(&account.get(path))
-            .expect_refusal(503, "revocation_unknown");
+        eventually("it has the keys, and no news", || {
+            let answer = gateway.ask(&account.get(path));
+            assert_eq!(answer.status, 503, "{}", answer.text());
+            (answer.reason() == "revocation_unknown").then_some(())
+        });
     }
-    assert_eq!(crate::harness::get("/readyz").send(gateway.admin).status, 503);
+    assert_eq!(get("/readyz").send(gateway.admin).status, 503);
     stage.publishing.set(Fault::None);
     eventually("the ban has come", || {
         let answer = account.get("/lax/x").send_if_answered(gateway.edge)?;
@@ -131,8 +131,8 @@ fn a_gateway_that_never_reached_redis_is_not_ready_and_accepts_nobody() {
     });
     let lax = gateway.ask(&account.get("/lax/x"));
     lax.expect_refusal(503, "revocation_unknown");
-    let ready = crate::harness::get("/readyz").send(gateway.admin);
+    let ready = get("/readyz").send(gateway.admin);
     assert_eq!(ready.status, 503, "{}", ready.text());
-    gateway.ask(&crate::harness::get("/public/x")).expect(200);
+    gateway.ask(&get("/public/x")).expect(200);
     thread::sleep(Duration::from_millis(10));
 }

@@ -3,11 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use durward_config::read_bounded;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
-
-use crate::store_secret::read_bounded;
 
 /// The PEM files that `tls:` names.
 #[derive(Debug, Default)]

@@ -14,7 +14,7 @@ pub fn loses_writes(lasting: Duration) -> Outcome {
     let port = between.address().port().to_string();
     let replica = RedisServer::with(&["--replicaof", "127.0.0.1", &port]);
     eventually("the replica follows", || {
-        let replication = replica.cli(&["INFO", "replication"]);
+        let replication = replica.try_cli(&["INFO", "replication"])?;
         replication.contains("master_link_status:up").then_some(())
     });
     let sentinel = Sentinel::of("news", primary.address());
@@ -35,7 +35,7 @@ pub fn loses_writes(lasting: Duration) -> Outcome {
             stage.auth.told(&["ban", "lost", "--wait"]);
             stage.redis.kill();
             eventually("the replica was made the primary", || {
-                let replication = replica.cli(&["INFO", "replication"]);
+                let replication = replica.try_cli(&["INFO", "replication"])?;
                 replication.contains("role:master").then_some(())
             });
             let answer = lost.get("/api/x").send_if_answered(stage.gateway.edge);

@@ -73,7 +73,9 @@ impl RedisServer {
         output.unwrap_or_default()
     }
 
-    fn try_cli(&self, arguments: &[&str]) -> Option<String> {
+    /// The same, or nothing where it was not answered. A Sentinel that changes a server's role ends
+    /// the connections of its clients, whatever they were asking.
+    pub fn try_cli(&self, arguments: &[&str]) -> Option<String> {
         let port = self.address.port().to_string();
         let output = Command::new("redis-cli")
             .args(["-p", &port])

@@ -392,9 +392,34 @@ pub enum KeysCommand {
     /// List the signing keys
     #[command(after_help = "Example: durward keys list")]
     List(Client),
-    /// Sign with a new key; the old one stays published until its last token has expired
-    #[command(after_help = "Example: durward keys rotate")]
-    Rotate(Client),
+    /// Announce a new key, which signs once everybody knows it; the old one stays published until its
+    /// last token has expired
+    #[command(
+        after_help = "Examples:\n  durward keys rotate\n  durward keys rotate --now\n  \
+                      durward keys rotate --revoke --reason 'backup stolen' --wait\n\
+                      The new key is published at once and signs after auth.signing_key_announce. With --now it \
+                      signs at once, or the one does that is announced: gateways elsewhere refuse its tokens until \
+                      they have read the keys again. With --revoke the old key's tokens are refused, too."
+    )]
+    Rotate(RotateArguments),
+}
+
+/// Arguments of `keys rotate`.
+#[derive(Debug, Args)]
+pub struct RotateArguments {
+    /// Do not announce it first
+    #[arg(long)]
+    pub now: bool,
+    /// Refuse everything that the old key signed, and sign with a new one at once
+    #[arg(long, conflicts_with = "now")]
+    pub revoke: bool,
+    /// Why it is revoked; kept in the audit log
+    #[arg(long, requires = "revoke")]
+    pub reason: Option<String>,
+    #[command(flatten)]
+    pub wait: Wait,
+    #[command(flatten)]
+    pub client: Client,
 }
 
 /// `token …`

@@ -54,7 +54,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Sessions(arguments) => ask(commands::sessions::run(arguments)),
         Command::Revoke(arguments) => ask(commands::revoke::run(arguments)),
         Command::Audit(arguments) => ask(commands::audit::run(arguments)),
-        Command::Keys(command) => ask(commands::sessions::keys(command)),
+        Command::Keys(command) => ask(commands::keys::run(command)),
         Command::Token(TokenCommand::Inspect { token, json }) => commands::token::inspect(&token, json),
     }
 }

@@ -33,6 +33,7 @@ pub(crate) enum Action {
     SessionsRevoked,
     EveryoneRevoked,
     TokenRevoked,
+    SigningKeyAnnounced,
     SigningKeyRevoked,
     SigningKeyRotated,
 }
@@ -69,6 +70,7 @@ impl Action {
             Self::SessionsRevoked => "sessions_revoked",
             Self::EveryoneRevoked => "everyone_revoked",
             Self::TokenRevoked => "token_revoked",
+            Self::SigningKeyAnnounced => "signing_key_announced",
             Self::SigningKeyRevoked => "signing_key_revoked",
             Self::SigningKeyRotated => "signing_key_rotated",
         }

@@ -169,8 +169,14 @@ impl fmt::Debug for OwnTokens {
 }
 
 impl Inner {
-    async fn caller(&self, parts: &Parts) -> Result<Caller, Problem> {
-        let token = self.proved_token(parts)?;
+    async fn caller(self: &Arc<Self>, parts: &Parts) -> Result<Caller, Problem> {
+        let mut proved = self.proved_token(parts);
+        if matches!(&proved, Err(problem) if problem.code() == Reason::UnknownKey.code()) {
+            // Another replica may have signed it with a key that was changed a moment ago.
+            self.read_keys_when_asked().await;
+            proved = self.proved_token(parts);
+        }
+        let token = proved?;
         let session = token.session_id().unwrap_or_default();
         let mut read = self.store.snapshot().await?;
         let user = users::by_id(&mut read, token.subject()).await?;

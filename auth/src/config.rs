@@ -18,6 +18,9 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 pub const MAX_ACCESS_TOKEN_TTL: Duration = HOUR;
 /// The longest that the grace window of a rotated refresh token may be.
 pub const MAX_REFRESH_GRACE: Duration = MINUTE;
+/// The longest that a new signing key may be announced before it signs.
+pub const MAX_SIGNING_KEY_ANNOUNCE: Duration = Duration::from_secs(7 * 24 * 3600);
+const LEAST_SIGNING_KEY_ANNOUNCE: Duration = Duration::from_secs(10);
 /// The longest that a session may last.
 pub const MAX_SESSION_TTL: Duration = Duration::from_secs(366 * 24 * 3600);
 const MAX_HASHING: i64 = 64;
@@ -51,6 +54,9 @@ pub struct AuthConfig {
     pub keys: PathBuf,
     /// `signing_algorithm`: ES256 where it is not written.
     pub signing_algorithm: SigningAlgorithm,
+    /// `signing_key_announce`: how long a new key is published before it signs; 10s to 7d; 15m where
+    /// it is not written, which is three times what gateways take to read the keys again.
+    pub signing_key_announce: Duration,
     /// `trusted_proxies`: whose X-Forwarded-For is believed; nobody's where it is not written.
     pub trusted_proxies: Vec<IpNet>,
     /// `registration`: open where it is not written.
@@ -124,6 +130,7 @@ impl AuthConfig {
         let refresh_grace = section.optional("refresh_grace");
         let keys = section.optional("keys");
         let signing_algorithm = section.optional("signing_algorithm");
+        let signing_key_announce = section.optional("signing_key_announce");
         let trusted_proxies = section.optional("trusted_proxies");
         let registration = section.optional("registration");
         let parallelism = section.optional("password_hash_parallelism");
@@ -166,6 +173,12 @@ impl AuthConfig {
             Duration::ZERO..=MAX_REFRESH_GRACE,
             10 * SECOND,
         );
+        let announce = duration(
+            signing_key_announce,
+            "auth.signing_key_announce",
+            LEAST_SIGNING_KEY_ANNOUNCE..=MAX_SIGNING_KEY_ANNOUNCE,
+            15 * MINUTE,
+        );
         let keys = match keys {
             Some(node) => node.text("auth.keys", diagnostics).map(|path| base.join(path)),
             None => Some(base.join("data/keys")),
@@ -206,6 +219,7 @@ impl AuthConfig {
             database: database?,
             keys: keys?,
             signing_algorithm: algorithm?,
+            signing_key_announce: announce?,
             trusted_proxies: proxies?,
             registration: registration?,
             password_hash_parallelism: parallelism?,
@@ -349,6 +363,7 @@ mod tests {
         assert_eq!(config.database, database);
         assert_eq!(config.keys, Path::new("/base/data/keys"));
         assert_eq!(config.signing_algorithm, SigningAlgorithm::Es256);
+        assert_eq!(config.signing_key_announce, 15 * MINUTE);
         assert_eq!(config.trusted_proxies, []);
         assert_eq!(config.registration, Registration::Open);
     }
@@ -361,6 +376,8 @@ mod tests {
             ("refresh_grace: 61s", "refresh_grace is out of range"),
             ("signing_algorithm: HS256", "cannot be HS256"),
             ("signing_algorithm: none", "cannot be `none`"),
+            ("signing_key_announce: 9s", "signing_key_announce is out of range"),
+            ("signing_key_announce: 8d", "signing_key_announce is out of range"),
             ("trusted_proxies: [everyone]", "no address or network: `everyone`"),
             ("registration: maybe", "cannot be `maybe`"),
             ("password_hash_parallelism: 0", "out of range"),

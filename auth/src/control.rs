@@ -12,11 +12,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::accounts::{MAX_PAGE, NewUser, RoleChange, UserKey};
+use crate::api::keys::{self, RotationForm};
 use crate::api::revocations::{self, Revocation};
 use crate::api::{Parameter, audit, json, method_not_allowed, not_found, session_body, user_body};
 use crate::audit::Actor;
 use crate::json_body::{Json, OptionalJson};
-use crate::key_rotation::KeyState;
 use crate::problem::Problem;
 use crate::reach::wait_for_gateways;
 use crate::secret::Secret;
@@ -199,23 +199,12 @@ async fn list_audit(
 }
 
 async fn list_keys(State(service): State<AuthService>) -> Response {
-    let ring = service.inner.tokens.keys();
-    let algorithm = service.config().signing_algorithm.name();
-    let signing = json!({ "kid": ring.signing.kid(), "algorithm": algorithm, "state": "signing" });
-    let retiring = ring.retiring.iter().map(|key| {
-        let state = KeyState::Retiring.name();
-        json!({ "kid": key.kid(), "algorithm": key.algorithm(), "state": state, "until": key.until })
-    });
-    let keys: Vec<Value> = std::iter::once(signing).chain(retiring).collect();
-    json(StatusCode::OK, &json!({ "keys": keys }))
+    keys::listed(&service)
 }
 
-async fn rotate_keys(State(service): State<AuthService>) -> Result<Response, Problem> {
-    let rotated = service.inner.rotate_signing_key(Actor::LocalOperator).await?;
-    let body = json!({
-        "signing": rotated.signing,
-        "retiring": rotated.retiring,
-        "until": rotated.until,
-    });
-    Ok(json(StatusCode::OK, &body))
+async fn rotate_keys(
+    State(service): State<AuthService>,
+    OptionalJson(form): OptionalJson<RotationForm>,
+) -> Result<Response, Problem> {
+    form.run(&service, Actor::LocalOperator).await
 }

@@ -1,4 +1,5 @@
-//! The key that signs, and the public halves of those that did: what the key set (RFC 7517) is made of.
+//! The key that signs, the one that will, and the public halves of those that did: what the key set
+//! (RFC 7517) is made of.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,6 +25,14 @@ pub(crate) struct SigningKey {
     jwk: Jwk,
 }
 
+/// A key that is published and does not sign yet.
+#[derive(Clone, Debug)]
+pub(crate) struct AnnouncedKey {
+    /// From then on it signs.
+    pub signs_from: UnixSeconds,
+    pub key: Arc<SigningKey>,
+}
+
 /// The public half of a key that signs no more. Published until its last token has expired.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,6 +46,7 @@ pub(crate) struct RetiringKey {
 #[derive(Debug)]
 pub(crate) struct KeyRing {
     pub signing: Arc<SigningKey>,
+    pub announced: Option<AnnouncedKey>,
     pub retiring: Vec<RetiringKey>,
     jwks: Arc<Vec<u8>>,
 }
@@ -104,12 +114,18 @@ impl RetiringKey {
 
 impl KeyRing {
     /// Puts keys together.
-    pub fn new(signing: Arc<SigningKey>, retiring: Vec<RetiringKey>) -> Result<Self, SigningError> {
+    pub fn new(
+        signing: Arc<SigningKey>,
+        announced: Option<AnnouncedKey>,
+        retiring: Vec<RetiringKey>,
+    ) -> Result<Self, SigningError> {
         let mut keys = vec![signing.jwk.clone()];
+        keys.extend(announced.iter().map(|announced| announced.key.jwk.clone()));
         keys.extend(retiring.iter().map(|key| key.jwk.clone()));
         let jwks = serde_json::to_vec(&JwkSet { keys }).map_err(jsonwebtoken::errors::Error::from)?;
         Ok(Self {
             signing,
+            announced,
             retiring,
             jwks: Arc::new(jwks),
         })

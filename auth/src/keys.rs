@@ -14,6 +14,11 @@ use crate::config::SigningAlgorithm;
 use crate::key_ring::RetiringKey;
 use crate::random;
 
+mod announced;
+mod sharing;
+
+pub(crate) use sharing::{Fingerprint, FolderLock};
+
 const REFRESH_KEY_FILE: &str = "refresh.key";
 const RETIRING_PREFIX: &str = "retiring-";
 const RETIRING_SUFFIX: &str = ".json";
@@ -84,18 +89,20 @@ impl KeyFolder {
         Ok(Self(path.to_owned()))
     }
 
+    /// Makes the signing key for `algorithm` where there is none.
+    pub fn make_signing_key(&self, algorithm: SigningAlgorithm) -> Result<(), KeyError> {
+        read_or_make(&self.signing_file(algorithm), || generate(algorithm)).map(drop)
+    }
+
     /// The PKCS#8 document of the signing key for `algorithm`.
     pub fn signing_key(&self, algorithm: SigningAlgorithm) -> Result<Vec<u8>, KeyError> {
         let path = self.signing_file(algorithm);
-        let malformed = |what| KeyError::Malformed {
-            path: path.clone(),
-            what,
-        };
-        let document = read_or_make(&path, || generate(algorithm))?;
+        let document = read(&path)?;
         if is_key_for(algorithm, &document) {
             Ok(document)
         } else {
-            Err(malformed("a PKCS#8 key for its algorithm"))
+            let what = "a PKCS#8 key for its algorithm";
+            Err(KeyError::Malformed { path, what })
         }
     }
 
@@ -108,19 +115,26 @@ impl KeyFolder {
 
     /// Makes a signing key in a file beside the one in use.
     pub fn new_signing_key(&self, algorithm: SigningAlgorithm) -> Result<NewKey, KeyError> {
+        let document = self.generate(algorithm)?;
+        self.stage(document)
+    }
+
+    /// Puts a signing key into a file beside the one in use.
+    pub fn stage(&self, document: Vec<u8>) -> Result<NewKey, KeyError> {
         let path = self.0.join(format!(".new-{}", random::token_id()));
-        let failed = |cause| KeyError::Io {
-            path: path.clone(),
-            cause,
-        };
-        let document =
-            generate(algorithm).ok_or_else(|| failed(io::Error::other("the key could not be generated")))?;
         let new = NewKey {
             file: Leftover(path.clone()),
             document,
         };
-        write_and_sync(&path, &new.document).map_err(failed)?;
+        write_and_sync(&path, &new.document).map_err(|cause| KeyError::Io { path, cause })?;
         Ok(new)
+    }
+
+    fn generate(&self, algorithm: SigningAlgorithm) -> Result<Vec<u8>, KeyError> {
+        generate(algorithm).ok_or_else(|| KeyError::Io {
+            path: self.0.clone(),
+            cause: io::Error::other("the key could not be generated"),
+        })
     }
 
     /// Puts a new signing key in the place of the one in use, whose private half is gone then. In one
@@ -134,9 +148,18 @@ impl KeyFolder {
 
     /// Keeps a retiring key's public half.
     pub fn keep_retiring(&self, key: &RetiringKey) -> Result<(), KeyError> {
-        let path = self.retiring_file(key.kid());
+        self.put_json(self.retiring_file(key.kid()), key)
+    }
+
+    /// Forgets a retiring key. That there is none is no error.
+    pub fn forget_retiring(&self, kid: &str) -> Result<(), KeyError> {
+        self.remove(self.retiring_file(kid))
+    }
+
+    /// Writes a file in one step, for the owner only.
+    fn put_json(&self, path: PathBuf, content: &impl serde::Serialize) -> Result<(), KeyError> {
         let fresh = Leftover(self.0.join(format!(".new-{}", random::token_id())));
-        serde_json::to_vec(key)
+        serde_json::to_vec(content)
             .map_err(io::Error::other)
             .and_then(|content| write_and_sync(&fresh.0, &content))
             .and_then(|()| fs::rename(&fresh.0, &path))
@@ -144,9 +167,8 @@ impl KeyFolder {
             .map_err(|cause| KeyError::Io { path, cause })
     }
 
-    /// Forgets a retiring key. That there is none is no error.
-    pub fn forget_retiring(&self, kid: &str) -> Result<(), KeyError> {
-        let path = self.retiring_file(kid);
+    /// Removes a file. That there is none is no error.
+    fn remove(&self, path: PathBuf) -> Result<(), KeyError> {
         match fs::remove_file(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             removed => removed

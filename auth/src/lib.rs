@@ -24,6 +24,7 @@ mod config;
 mod control;
 mod database_config;
 mod json_body;
+mod key_reading;
 mod key_ring;
 mod key_rotation;
 mod keys;

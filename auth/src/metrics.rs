@@ -13,6 +13,7 @@ pub(crate) struct Metrics {
     pub hashing_running: IntGauge,
     pub log_head: IntGauge,
     pub attest_failures: IntCounter,
+    pub key_reads: IntCounterVec,
     pub connections: IntGauge,
 }
 
@@ -60,6 +61,10 @@ impl Metrics {
             attest_failures: counter(
                 "durward_auth_service_revocation_attest_failures_total",
                 "Times that the revocation log could not be read.",
+            )?,
+            key_reads: vector(
+                "durward_auth_service_key_reads_total",
+                "Looks at the folder of signing keys by outcome.",
             )?,
             connections: gauge("durward_auth_service_connections", "Open connections.")?,
         })

@@ -115,12 +115,16 @@ reasons! {
     NoSuchRevocation = "no_such_revocation", NOT_FOUND, "There is no such revocation.";
     /// More old signing keys are still published than should be.
     TooManyKeys = "too_many_keys", CONFLICT, "Too many old keys are still published; wait until one has been retired.";
+    /// A rotation is under way.
+    KeyAnnounced = "signing_key_announced", CONFLICT, "A new signing key is announced already; rotate now to have it sign at once.";
     /// No such path.
     NotFound = "not_found", NOT_FOUND, "Nothing is served here.";
     /// The path does not take the method.
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "The method is not allowed here.";
     /// A limit on concurrent work is reached.
     Overloaded = "overloaded", SERVICE_UNAVAILABLE, "The service is overloaded; try again.";
+    /// The key that signs is revoked, or keys are being changed elsewhere.
+    KeysUnavailable = "signing_key_unavailable", SERVICE_UNAVAILABLE, "There is no signing key to be had at present; try again.";
     /// The database does not answer.
     StoreUnavailable = "store_unavailable", SERVICE_UNAVAILABLE, "The service cannot answer at present; try again.";
     /// A fault of the service's own.

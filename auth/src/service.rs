@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
-use durward_contract::{Follower, News, Sequence, Target, UnixSeconds};
+use durward_contract::{Follower, News, Sequence, UnixSeconds};
 use parking_lot::Mutex;
 use prometheus::Registry;
 use tokio::net::TcpListener;
@@ -18,9 +18,9 @@ use crate::accounts::{AddedUser, NewUser};
 use crate::audit::Actor;
 use crate::bearer::OwnTokens;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{AuthConfig, SigningAlgorithm};
+use crate::config::AuthConfig;
 use crate::database_config::DatabaseConfig;
-use crate::key_ring::{KeyRing, MAX_RETIRING_KEYS, SigningKey};
+use crate::key_reading::{KeyReading, READ_INTERVAL};
 use crate::keys::{KeyError, KeyFolder};
 use crate::metrics::Metrics;
 use crate::passwords::{PasswordCost, Passwords};
@@ -102,8 +102,9 @@ pub(crate) struct Inner {
     pub tokens: TokenIssuer,
     pub own_tokens: OwnTokens,
     pub keys: KeyFolder,
-    /// Held while the signing key changes.
-    pub changing_keys: AsyncMutex<()>,
+    pub reading_keys: KeyReading,
+    /// Held while this process changes the signing key.
+    pub changing_keys: Arc<AsyncMutex<()>>,
     pub successors: Successors,
     pub clock: Arc<dyn Clock>,
     pub metrics: Metrics,
@@ -152,7 +153,8 @@ impl AuthService {
     ) -> Result<Self, StartError> {
         let metrics = Metrics::register(registry)?;
         let keys = KeyFolder::open(&config.keys)?;
-        let ring = key_ring(&keys, config.signing_algorithm)?;
+        keys.make_signing_key(config.signing_algorithm)?;
+        let (reading_keys, ring) = KeyReading::first(&keys, config.signing_algorithm)?;
         let (signing, jwks) = (ring.signing.kid().to_owned(), ring.jwks());
         let tokens = TokenIssuer::new(&config.issuer, &config.audience, config.access_token_ttl, ring);
         let database = |error: &dyn fmt::Display| database_error(&config.database, error);
@@ -164,9 +166,13 @@ impl AuthService {
             .load(&store, environment.clock.now())
             .await
             .map_err(|error| database(&error))?;
-        refuse_revoked_key(&store, &signing, &keys, config.signing_algorithm)
+        // A revoked key that came back, from a backup perhaps, signs nothing that anybody accepts.
+        if is_revoked(&store, &signing)
             .await
-            .map_err(|error| database(&error))??;
+            .map_err(|error| database(&error))?
+        {
+            return Err(keys.revoked(config.signing_algorithm).into());
+        }
         metrics.log_head.set(i64::try_from(head.0).unwrap_or(i64::MAX));
         let passwords = Passwords::new(
             environment.password_cost,
@@ -187,7 +193,8 @@ impl AuthService {
             passwords,
             tokens,
             keys,
-            changing_keys: AsyncMutex::new(()),
+            reading_keys,
+            changing_keys: Arc::default(),
             metrics,
             fleet: OnceLock::new(),
             attested: Mutex::new(None),
@@ -204,8 +211,12 @@ impl AuthService {
         self.inner.jwks.subscribe()
     }
 
-    /// Whether the database has answered lately: what the service does needs it.
+    /// Whether the database has answered lately, and the key that signs is not revoked: what the
+    /// service does needs both.
     pub fn is_ready(&self) -> bool {
+        if self.inner.reading_keys.signing_is_revoked() {
+            return false;
+        }
         let attested = *self.inner.attested.lock();
         attested.is_some_and(|at| self.inner.clock.monotonic().saturating_sub(at) <= READY_WITHIN)
     }
@@ -244,7 +255,7 @@ impl AuthService {
     /// The earlier of what the wall clock says and what has really passed since the start: by it
     /// nothing is forgotten too early.
     pub fn earliest_now(&self) -> UnixSeconds {
-        self.inner.started.earliest_now(&*self.inner.clock)
+        self.inner.earliest_now()
     }
 
     /// Waits until every gateway has applied what is in the log now, for at most `within`.
@@ -293,6 +304,12 @@ impl AuthService {
         self.inner.attest().await
     }
 
+    /// Takes over what others who share the key folder have changed there, and has an announced key
+    /// sign once its time has come. Happens every second by itself.
+    pub async fn follow_keys(&self) -> Result<(), Problem> {
+        self.inner.follow_keys().await
+    }
+
     /// Deletes what no longer matters. Happens every minute by itself.
     pub async fn purge(&self) -> Result<(), Problem> {
         self.inner.purge().await
@@ -321,11 +338,15 @@ impl Inner {
         }
     }
 
-    async fn purge(&self) -> Result<(), Problem> {
-        self.retire_keys(self.started.earliest_now(&*self.clock)).await?;
+    pub fn earliest_now(&self) -> UnixSeconds {
+        self.started.earliest_now(&*self.clock)
+    }
+
+    async fn purge(self: &Arc<Self>) -> Result<(), Problem> {
+        self.retire_keys().await?;
         for _ in 0..PURGE_BATCHES {
             let mut write = self.store.write().await?;
-            let now = self.started.earliest_now(&*self.clock);
+            let now = self.earliest_now();
             let more = store::purge::batch(write.connection(), now).await?;
             write.commit_without_news().await?;
             if !more {
@@ -336,30 +357,8 @@ impl Inner {
     }
 }
 
-/// Reads the keys, and makes the one that signs where there is none.
-fn key_ring(keys: &KeyFolder, algorithm: SigningAlgorithm) -> Result<KeyRing, StartError> {
-    let signing = SigningKey::new(algorithm, &keys.signing_key(algorithm)?)?;
-    let mut retiring = keys.retiring_keys()?;
-    // Left by a process that died before it changed the key.
-    retiring.retain(|key| key.kid() != signing.kid());
-    retiring.truncate(MAX_RETIRING_KEYS);
-    Ok(KeyRing::new(Arc::new(signing), retiring)?)
-}
-
-/// A revoked key that came back, from a backup perhaps, signs nothing that anybody accepts.
-async fn refuse_revoked_key(
-    store: &Store,
-    kid: &str,
-    keys: &KeyFolder,
-    algorithm: SigningAlgorithm,
-) -> Result<Result<(), KeyError>, StoreError> {
-    let target = Target::SigningKey(kid.to_owned());
-    let revoked = store::revocations::exists(&mut store.read().await?, &target).await?;
-    Ok(if revoked {
-        Err(keys.revoked(algorithm))
-    } else {
-        Ok(())
-    })
+async fn is_revoked(store: &Store, kid: &str) -> Result<bool, StoreError> {
+    store::revocations::signing_key_is_revoked(&mut store.read().await?, kid).await
 }
 
 /// When the service started, by both clocks.
@@ -429,7 +428,21 @@ impl Background {
                 let _ = purging.purge().await;
             }
         });
-        Self(vec![attest.abort_handle(), purge.abort_handle()])
+        let reading = Arc::clone(inner);
+        let keys = tokio::spawn(async move {
+            let mut ticks = interval(READ_INTERVAL);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                // The last good keys stay.
+                let _ = reading.follow_keys().await;
+            }
+        });
+        Self(vec![
+            attest.abort_handle(),
+            purge.abort_handle(),
+            keys.abort_handle(),
+        ])
     }
 }
 

@@ -283,6 +283,7 @@ impl Inner {
             session_id: session.id.clone(),
             session_expires_at: session.expires_at,
         };
+        self.check_signing_key(write.connection()).await?;
         let claims = self.tokens.claims(grant, now);
         sessions::used(write.connection(), &session.id, now, claims.exp).await?;
         Ok(Opened {

@@ -6,6 +6,7 @@ pub mod auth;
 pub mod check;
 pub mod explain;
 pub mod gateway;
+pub mod keys;
 pub mod migrate;
 pub mod reach;
 pub mod revoke;

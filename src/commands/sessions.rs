@@ -1,11 +1,11 @@
-//! `durward sessions` and `durward keys`: what the running service holds.
+//! `durward sessions`: what a user has open, and its end.
 
 use hyper::Method;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::reach::{told, verdict, waiting};
 use super::{print, table, text, time};
-use crate::cli::{KeysCommand, SessionsArguments};
+use crate::cli::SessionsArguments;
 use crate::configuration::control_client;
 use crate::control::client::segment;
 use crate::exit::Failure;
@@ -37,42 +37,6 @@ pub async fn run(arguments: SessionsArguments) -> Result<(), Failure> {
         print(json, &answer, listed);
         Ok(())
     }
-}
-
-/// Lists the signing keys, or changes the one that signs.
-pub async fn keys(command: KeysCommand) -> Result<(), Failure> {
-    match command {
-        KeysCommand::List(client) => {
-            let answer = control_client(&client.config)?
-                .call(Method::GET, "/keys", None)
-                .await?;
-            print(client.json, &answer, listed_keys);
-        }
-        KeysCommand::Rotate(client) => {
-            let answer = control_client(&client.config)?
-                .call(Method::POST, "/keys/rotate", Some(json!({})))
-                .await?;
-            print(client.json, &answer, |answer| {
-                format!(
-                    "{} signs from now on; {} is published until {}",
-                    text(answer, "signing"),
-                    text(answer, "retiring"),
-                    time::shown(answer, "until")
-                )
-            });
-        }
-    }
-    Ok(())
-}
-
-fn listed_keys(answer: &Value) -> String {
-    let rows: Vec<Vec<String>> = answer["keys"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(key_row)
-        .collect();
-    table(&["KID", "ALGORITHM", "STATE", "UNTIL"], &rows)
 }
 
 fn listed(answer: &Value) -> String {
@@ -108,17 +72,5 @@ fn session_row(session: &Value) -> Vec<String> {
     ];
     row.extend(["client_address", "user_agent"].map(|name| text(session, name).to_owned()));
     row.push(state.to_owned());
-    row
-}
-
-fn key_row(key: &Value) -> Vec<String> {
-    let mut row = ["kid", "algorithm", "state"]
-        .map(|name| text(key, name).to_owned())
-        .to_vec();
-    row.push(if key["until"].is_null() {
-        String::new()
-    } else {
-        time::shown(key, "until")
-    });
     row
 }

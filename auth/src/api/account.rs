@@ -51,6 +51,7 @@ pub(super) async fn password(
 
 /// Public keys (RFC 7517). Gateways read them again now and then; five minutes of a cache do no harm.
 pub(super) async fn jwks(State(service): State<AuthService>) -> Response {
+    service.inner.read_keys_when_asked().await;
     let jwks = service.jwks().borrow().clone();
     let mut response = Response::new(Body::from(Bytes::copy_from_slice(&jwks)));
     let headers = response.headers_mut();

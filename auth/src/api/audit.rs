@@ -76,10 +76,11 @@ fn body(entry: &Entry) -> Value {
 }
 
 /// Actions whose detail is written as JSON. The reason of a ban is a text, whatever it looks like.
-const STRUCTURED: [&str; 5] = [
+const STRUCTURED: [&str; 6] = [
     "sessions_revoked",
     "everyone_revoked",
     "token_revoked",
+    "signing_key_announced",
     "signing_key_revoked",
     "signing_key_rotated",
 ];

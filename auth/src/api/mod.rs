@@ -5,6 +5,7 @@ mod account;
 mod admin;
 mod api_keys;
 pub(crate) mod audit;
+pub(crate) mod keys;
 mod login;
 mod logout;
 mod path;
@@ -50,6 +51,8 @@ pub(crate) fn router(service: AuthService) -> Router {
         )
         .route("/auth/admin/api-keys", get(api_keys::list).post(api_keys::make))
         .route("/auth/admin/api-keys/{id}", delete(api_keys::revoke))
+        .route("/auth/admin/keys", get(keys::list))
+        .route("/auth/admin/keys/rotate", post(keys::rotate))
         .route("/auth/admin/revocations", post(revocations::revoke))
         .route("/auth/admin/revocations/{run}", get(revocations::list))
         .route("/auth/admin/audit", get(audit::list))

@@ -205,14 +205,22 @@ pub(crate) async fn concerning(
     Ok(news.into_iter().filter_map(revocation).collect())
 }
 
-/// Whether there is an entry against this target.
-pub(crate) async fn exists(connection: &mut Connection, target: &Target) -> Result<bool, StoreError> {
-    let (kind, id) = wire::target_words(target);
-    query("SELECT EXISTS (SELECT 1 FROM revocations WHERE target_kind = $1 AND target_id = $2)")
-        .bind(kind)
-        .bind(id)
-        .scalar(connection)
-        .await
+/// Whether a signing key is revoked. Such entries are never forgotten, and few others are: the index
+/// on when to forget finds them.
+pub(crate) async fn signing_key_is_revoked(
+    connection: &mut Connection,
+    kid: &str,
+) -> Result<bool, StoreError> {
+    let target = Target::SigningKey(kid.to_owned());
+    let (kind, id) = wire::target_words(&target);
+    query(
+        "SELECT EXISTS (SELECT 1 FROM revocations
+         WHERE forget_at IS NULL AND target_kind = $1 AND target_id = $2)",
+    )
+    .bind(kind)
+    .bind(id)
+    .scalar(connection)
+    .await
 }
 
 /// The first `limit` of both, each of which is a list of the first `limit` of its kind.

@@ -10,6 +10,13 @@ fn kid(tokens: &Tokens) -> String {
     part(&tokens.access, 0)["kid"].as_str().unwrap().to_owned()
 }
 
+async fn rotate(house: &House, form: Value) -> Value {
+    let control = Control::of(house).await;
+    let (status, answer) = control.call(http::Method::POST, "/keys/rotate", form).await;
+    assert_eq!(status, 200, "{answer}");
+    answer
+}
+
 async fn published(house: &House) -> Vec<String> {
     let served = house.get("/.well-known/jwks.json").send().await.ok();
     let offered: Value = serde_json::from_slice(&house.service.jwks().borrow()).unwrap();
@@ -30,11 +37,11 @@ async fn a_rotated_key_stays_published_until_its_last_token_has_expired() {
         let before = house.login("alice").await;
         let control = Control::of(&house).await;
         let (status, rotated) = control
-            .call(http::Method::POST, "/keys/rotate", Value::Null)
+            .call(http::Method::POST, "/keys/rotate", json!({ "now": true }))
             .await;
         assert_eq!((status, &rotated["retiring"]), (200, &json!(kid(&before))));
         let until = rotated["until"].as_i64().unwrap();
-        assert_eq!(until, house.clock.now() + 3600 + 120);
+        assert_eq!(until, house.clock.now() + 3600 + 120 + 60);
         let after = house.refresh(&before.refresh).await;
         assert_eq!(rotated["signing"], json!(kid(&after)));
         assert_ne!(kid(&before), kid(&after));
@@ -87,12 +94,12 @@ async fn keys_that_retire_are_bounded() {
     let control = Control::of(&house).await;
     for _ in 0..8 {
         let (status, _) = control
-            .call(http::Method::POST, "/keys/rotate", Value::Null)
+            .call(http::Method::POST, "/keys/rotate", json!({ "now": true }))
             .await;
         assert_eq!(status, 200);
     }
     let (status, problem) = control
-        .call(http::Method::POST, "/keys/rotate", Value::Null)
+        .call(http::Method::POST, "/keys/rotate", json!({ "now": true }))
         .await;
     assert_eq!((status, &problem["reason"]), (409, &json!("too_many_keys")));
     assert_eq!(published(&house).await.len(), 9);
@@ -103,11 +110,11 @@ async fn keys_that_retire_are_bounded() {
         .filter(|name| !name.starts_with("retiring-"))
         .collect();
     names.sort();
-    assert_eq!(names, ["refresh.key", "signing-es256.pk8"]);
+    assert_eq!(names, [".lock", "refresh.key", "signing-es256.pk8"]);
     house.clock.advance(4000);
     house.service.purge().await.unwrap();
     let (status, _) = control
-        .call(http::Method::POST, "/keys/rotate", Value::Null)
+        .call(http::Method::POST, "/keys/rotate", json!({ "now": true }))
         .await;
     assert_eq!(status, 200);
 }
@@ -159,7 +166,7 @@ async fn a_retiring_key_and_one_that_is_gone_can_be_revoked_too() {
     let old = house.login("alice").await;
     let control = Control::of(&house).await;
     control
-        .call(http::Method::POST, "/keys/rotate", Value::Null)
+        .call(http::Method::POST, "/keys/rotate", json!({ "now": true }))
         .await;
     let new = house.login("alice").await;
     let body = json!({ "signing_key": kid(&old) });
@@ -200,4 +207,180 @@ async fn a_revoked_key_from_a_backup_stops_the_start() {
     assert!(error.contains("holds a key that was revoked"), "{error}");
     std::fs::remove_file(&file).unwrap();
     plan.start().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_new_key_is_announced_before_it_signs_whichever_replica_is_asked() {
+    let one = Plan::with("signing_key_announce: 60s\n").build().await;
+    let other = one.replica().await;
+    one.user("alice", &[]).await;
+    let before = one.login("alice").await;
+    let answer = rotate(&one, Value::Null).await;
+    let new = answer["announced"].as_str().unwrap().to_owned();
+    assert_eq!(
+        (&answer["signs_from"], &answer["signing"]),
+        (&json!(one.clock.now() + 60), &json!(kid(&before)))
+    );
+    // Nobody waits for the other's look at the folder: who asks for the keys gets them as they are.
+    for house in [&one, &other] {
+        house.service.follow_keys().await.unwrap();
+        assert_eq!(published(house).await, [kid(&before), new.clone()]);
+        assert_eq!(kid(&house.login("alice").await), kid(&before));
+    }
+    let control = Control::of(&other).await;
+    let again = control
+        .call(http::Method::POST, "/keys/rotate", Value::Null)
+        .await;
+    assert_eq!(
+        (again.0, &again.1["reason"]),
+        (409, &json!("signing_key_announced"))
+    );
+    one.clock.advance(59);
+    other.service.follow_keys().await.unwrap();
+    assert_eq!(kid(&other.login("alice").await), kid(&before));
+    one.clock.advance(1);
+    other.service.follow_keys().await.unwrap();
+    one.service.follow_keys().await.unwrap();
+    for house in [&one, &other] {
+        let after = house.login("alice").await;
+        assert_eq!(kid(&after), new);
+        assert_eq!(published(house).await, [new.clone(), kid(&before)]);
+        for tokens in [&before, &after] {
+            one.me(&tokens.access).await.ok();
+            other.me(&tokens.access).await.ok();
+        }
+    }
+    // Once, whoever was first.
+    let audit = one
+        .query("SELECT actor || ' ' || action FROM audit WHERE action LIKE 'signing%' ORDER BY id")
+        .await;
+    assert_eq!(
+        audit,
+        [
+            "local operator signing_key_announced",
+            "service signing_key_rotated"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn an_announced_key_signs_at_once_where_it_has_to_and_survives_a_restart() {
+    let house = House::new().await;
+    house.user("alice", &[]).await;
+    let before = house.login("alice").await;
+    let new = rotate(&house, Value::Null).await["announced"].clone();
+    let house = house.restart().await;
+    assert_eq!(
+        published(&house).await,
+        [kid(&before), new.as_str().unwrap().to_owned()]
+    );
+    assert_eq!(rotate(&house, json!({ "now": true })).await["signing"], new);
+    assert_eq!(json!(kid(&house.login("alice").await)), new);
+    assert_eq!(published(&house).await.len(), 2);
+    // The next is another one.
+    let next = rotate(&house, Value::Null).await["announced"].clone();
+    assert_ne!(next, new);
+}
+
+#[tokio::test]
+async fn a_revoked_key_signs_nowhere_from_the_moment_of_its_revocation() {
+    let one = House::new().await;
+    let other = one.replica().await;
+    one.user("alice", &[]).await;
+    let alice = other.login("alice").await;
+    let announced = rotate(&one, Value::Null).await["announced"].clone();
+    other.service.follow_keys().await.unwrap();
+    let answer = rotate(&one, json!({ "revoke": true, "reason": "leaked" })).await;
+    assert_eq!(
+        (&answer["signing_key"], &answer["was"]),
+        (&json!(kid(&alice)), &json!("signing"))
+    );
+    // Without a look at the folder in between.
+    let next = other.refresh(&alice.refresh).await;
+    assert_eq!(answer["signing"], json!(kid(&next)));
+    assert_ne!(answer["signing"], announced, "it lay beside the one that leaked");
+    let targets: Vec<Target> = one
+        .recorder
+        .entries()
+        .into_iter()
+        .map(|entry| entry.target)
+        .collect();
+    let lost = announced.as_str().unwrap().to_owned();
+    assert_eq!(
+        targets,
+        [Target::SigningKey(kid(&alice)), Target::SigningKey(lost)]
+    );
+    for house in [&one, &other] {
+        assert_eq!(published(house).await, [kid(&next)]);
+        house.me(&next.access).await.ok();
+        assert_eq!(house.me(&alice.access).await.status, 401);
+    }
+}
+
+#[tokio::test]
+async fn a_token_of_a_key_that_another_replica_has_just_made_is_accepted() {
+    let one = House::new().await;
+    let other = one.replica().await;
+    one.user("alice", &[]).await;
+    rotate(&one, json!({ "now": true })).await;
+    let alice = one.login("alice").await;
+    other.me(&alice.access).await.ok();
+}
+
+#[tokio::test]
+async fn where_the_folder_holds_a_revoked_key_nothing_is_signed_until_it_holds_another() {
+    let house = House::new().await;
+    house.user("alice", &[]).await;
+    let alice = house.login("alice").await;
+    let file = house.folder.path().join("keys/signing-es256.pk8");
+    let backup = std::fs::read(&file).unwrap();
+    rotate(&house, json!({ "revoke": true })).await;
+    let good = std::fs::read(&file).unwrap();
+    house.service.attest().await.unwrap();
+    assert!(house.service.is_ready());
+    std::fs::write(&file, backup).unwrap();
+    assert!(house.service.follow_keys().await.is_err());
+    assert!(!house.service.is_ready());
+    house
+        .try_refresh(&alice.refresh)
+        .await
+        .refused(503, "signing_key_unavailable");
+    // A folder that cannot be read changes nothing.
+    std::fs::write(&file, "no key").unwrap();
+    assert!(house.service.follow_keys().await.is_err());
+    std::fs::write(&file, good).unwrap();
+    house.service.follow_keys().await.unwrap();
+    assert!(house.service.is_ready());
+    // The refusal has cost nobody a refresh token.
+    house.refresh(&alice.refresh).await;
+}
+
+#[tokio::test]
+async fn administrators_rotate_too_and_nobody_else() {
+    let house = House::new().await;
+    house.user("root", &["admin"]).await;
+    house.user("alice", &[]).await;
+    let (root, alice) = (house.login("root").await, house.login("alice").await);
+    let path = "/auth/admin/keys/rotate";
+    house
+        .post(path)
+        .bearer(&alice.access)
+        .send()
+        .await
+        .refused(403, "admin_required");
+    let bad = house
+        .post(path)
+        .bearer(&root.access)
+        .json(json!({ "reason": "why" }));
+    bad.send().await.refused(400, "invalid_revocation");
+    let answer = house.post(path).bearer(&root.access).send().await.ok();
+    let list = house
+        .get("/auth/admin/keys")
+        .bearer(&root.access)
+        .send()
+        .await
+        .ok();
+    assert_eq!(list["keys"][1]["kid"], answer["announced"]);
+    assert_eq!(list["keys"][1]["state"], "announced");
+    assert_eq!(list["keys"][1]["signs_from"], answer["signs_from"]);
 }

@@ -1,6 +1,7 @@
 //! The configuration file as a whole: reading it, and handing each crate its section.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use durward_auth::{AuthConfig, SigningAlgorithm};
 use durward_config::{Diagnostics, Document, Node, Place, Section};
@@ -164,6 +165,7 @@ fn compile(document: &Document, base: &Path, role: Role, diagnostics: &mut Diagn
             issuer: String::new(),
             audience: String::new(),
             algorithm: Algorithm::ES256,
+            key_announce: Duration::MAX,
             in_process: true,
         }),
         (_, None) => None,
@@ -309,6 +311,7 @@ fn own_issuer(auth: &AuthConfig, role: Role) -> OwnIssuer {
             SigningAlgorithm::EdDsa => Algorithm::EdDSA,
             SigningAlgorithm::Rs256 => Algorithm::RS256,
         },
+        key_announce: auth.signing_key_announce,
         in_process: role == Role::Whole,
     }
 }

@@ -108,6 +108,7 @@ impl OwnTokens {
             revocations: section.optional("revocations"),
             upstream_names: &[("auth".to_owned(), Place::default())],
             own_issuer: Some(OwnIssuer {
+                key_announce: config.signing_key_announce,
                 issuer: config.issuer.clone(),
                 audience: config.audience.clone(),
                 in_process: true,

@@ -371,6 +371,16 @@ impl KeyKeeper {
             }
         }
     }
+
+    async fn follow_revoked_keys(&self) {
+        let Known::Mirror(feed) = &self.shared.known else {
+            return;
+        };
+        let mut revoked = feed.revoked_keys();
+        while revoked.changed().await.is_ok() {
+            self.shared.proofs.keys().read_own_again();
+        }
+    }
 }
 
 #[async_trait]
@@ -379,7 +389,7 @@ impl BackgroundService for KeyKeeper {
         let keys = Arc::clone(self.shared.proofs.keys());
         tokio::select! {
             _ = shutdown.changed() => {}
-            _ = async { tokio::join!(self.follow_own(), keys.keep_current()) } => {}
+            _ = async { tokio::join!(self.follow_own(), self.follow_revoked_keys(), keys.keep_current()) } => {}
         }
     }
 }

@@ -18,6 +18,10 @@ use crate::secret::{read_bounded, read_secret, resolve};
 
 /// How often a JWKS file's time of change is looked at.
 const FILE_INTERVAL: Duration = Duration::from_secs(1);
+/// How often keys are read again after the news that one of them was revoked: what answers may be a
+/// replica that has not heard of it yet.
+const READS_AFTER_NEWS: u32 = 2;
+const AFTER_NEWS_INTERVAL: Duration = Duration::from_millis(1500);
 /// A refresh comes early by up to this part of its interval, so that gateways spread.
 const JITTER_PARTS: u32 = 10;
 
@@ -35,7 +39,10 @@ struct Slot {
     keys: ArcSwapOption<KeySet>,
     /// Of the current set; 0 where there is none.
     generation: AtomicU64,
+    /// Somebody names a key that is not known.
     wanted: Notify,
+    /// A key was revoked.
+    outdated: Notify,
     status: Mutex<Status>,
 }
 
@@ -118,6 +125,14 @@ impl IssuerKeys {
         }
     }
 
+    /// The auth service has revoked a key of its own, and signs with another: its keys are read now,
+    /// whatever the cooldown, which is there for what strangers can ask for.
+    pub(crate) fn read_own_again(&self) {
+        for slot in self.slots.iter().filter(|slot| slot.issuer.own) {
+            slot.outdated.notify_one();
+        }
+    }
+
     /// The issuers that have no keys yet.
     pub(crate) fn missing(&self) -> impl Iterator<Item = &str> {
         self.slots
@@ -152,20 +167,34 @@ impl IssuerKeys {
     }
 
     async fn follow_url(&self, slot: &Slot, url: &str, refresh: Duration, cooldown: Duration) {
+        let mut after_news = 0;
         loop {
-            slot.take(self.client.fetch(url).await);
+            let good = slot.take(self.client.fetch(url).await);
             // What was asked for while the keys were being read waits for the next cooldown too.
-            tokio::time::sleep(cooldown.min(refresh)).await;
-            let rest = early(refresh).saturating_sub(cooldown);
-            // Without keys nothing works: the next try is one cooldown away.
-            let rest = if slot.keys.load().is_none() {
-                Duration::ZERO
-            } else {
-                rest
+            let pause = match after_news {
+                0 => cooldown.min(refresh),
+                _ => cooldown.min(AFTER_NEWS_INTERVAL),
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = slot.outdated.notified() => {
+                    after_news = READS_AFTER_NEWS;
+                    continue;
+                }
+            }
+            if after_news > 0 {
+                after_news -= 1;
+                continue;
+            }
+            // Where they could not be read the next try is one cooldown away: new ones may be announced.
+            let rest = match good {
+                true => early(refresh).saturating_sub(cooldown),
+                false => Duration::ZERO,
             };
             tokio::select! {
                 () = slot.wanted.notified() => {}
                 () = tokio::time::sleep(rest) => {}
+                () = slot.outdated.notified() => after_news = READS_AFTER_NEWS,
             }
         }
     }
@@ -201,18 +230,20 @@ impl Slot {
             keys: ArcSwapOption::empty(),
             generation: AtomicU64::new(0),
             wanted: Notify::new(),
+            outdated: Notify::new(),
             status: Mutex::default(),
         }
     }
 
     /// Takes what was read, if it is good, and remembers how it went.
-    fn take(&self, bytes: Result<Vec<u8>, String>) {
+    fn take(&self, bytes: Result<Vec<u8>, String>) -> bool {
         let result = bytes.and_then(|bytes| self.replace(&bytes));
         let issuer = self.issuer.name();
-        if let Err(error) = result {
+        if let Err(error) = &result {
             self.status.lock().failures += 1;
             tracing::warn!(issuer, %error, "the keys cannot be read; the last good ones stay");
         }
+        result.is_ok()
     }
 
     fn replace(&self, bytes: &[u8]) -> Result<(), String> {
@@ -295,6 +326,31 @@ mod tests {
         }
         let fetches = server.requests().len();
         assert!((2..=4).contains(&fetches), "{fetches} fetches");
+        task.abort();
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_revoked_key_has_the_own_keys_read_whatever_the_cooldown() {
+        let (one, two) = (signing_key("k1").jwks(), signing_key("k2").jwks());
+        let (one, two) = (String::from_utf8(one).unwrap(), String::from_utf8(two).unwrap());
+        // The first that answers after the news has not heard of it yet.
+        let server = TinyServer::start(move |count| match count {
+            0 | 1 => json(&one),
+            _ => json(&two),
+        });
+        let mut keys = at_url(server.address(), Duration::from_secs(3600));
+        Arc::get_mut(&mut keys).unwrap().slots[0].issuer.own = true;
+        let following = Arc::clone(&keys);
+        let task = tokio::spawn(async move { following.keep_current().await });
+        wait_until(|| keys.missing().next().is_none()).await;
+        let id = first(&keys).issuer.id;
+        let generation = keys.key_set(id).unwrap().generation();
+        keys.ask_for_refresh(id);
+        keys.read_own_again();
+        let reads = |count| first(&keys).status.lock().successes >= count;
+        wait_until(|| reads(2 + u64::from(READS_AFTER_NEWS))).await;
+        assert!(keys.key_set(id).unwrap().generation() > generation);
+        assert_eq!(server.requests().len(), 2 + READS_AFTER_NEWS as usize);
         task.abort();
     }
 

@@ -234,6 +234,17 @@ impl Mirror {
         }
     }
 
+    /// Whether an entry that bars whatever it covers is among what is known.
+    pub(crate) fn knows(&self, entry: &RevocationEntry) -> bool {
+        let entry = self.table_entry(entry);
+        self.table.bars(
+            entry.cause,
+            entry.digest,
+            Some(u32::MAX),
+            Some(UnixSeconds(i64::MAX)),
+        )
+    }
+
     /// The key under which an entry is kept.
     pub(crate) fn table_entry(&self, entry: &RevocationEntry) -> TableEntry {
         TableEntry {

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use durward_contract::{Follower, Loading, News, Sequence, UnixSeconds};
+use durward_contract::{Follower, Loading, News, Sequence, Target, UnixSeconds};
 use durward_policy::{
     Cause, GrantStanding, GrantedKey, KeyDigest, Policy, Principal, Revocations, Standing, VerifiedToken,
     bites,
 };
+
+use tokio::sync::watch;
 
 use crate::clock::Monotonic;
 use crate::live_streams::LiveStreams;
@@ -41,6 +43,8 @@ pub struct RevocationFeed {
     streams: Arc<LiveStreams>,
     /// Counts up after each change and before open requests are looked through.
     version: AtomicU64,
+    /// Counts the signing keys that were revoked since the first load.
+    revoked_keys: watch::Sender<u64>,
 }
 
 impl RevocationFeed {
@@ -61,6 +65,7 @@ impl RevocationFeed {
             mirror,
             streams: Arc::default(),
             version: AtomicU64::new(0),
+            revoked_keys: watch::Sender::new(0),
         }
     }
 
@@ -123,6 +128,32 @@ impl RevocationFeed {
         }
     }
 
+    /// Changes whenever a signing key was revoked: the auth service has another one by then.
+    pub(crate) fn revoked_keys(&self) -> watch::Receiver<u64> {
+        self.revoked_keys.subscribe()
+    }
+
+    /// How many signing keys these news revoke that were not known to be. What is there at the first
+    /// load is older than the keys that are read at the start.
+    fn newly_revoked_keys(&self, news: &[News]) -> u64 {
+        let is_new = |news: &&News| match news {
+            News::Revocation(entry) => {
+                matches!(entry.target, Target::SigningKey(_)) && !self.mirror.knows(entry)
+            }
+            News::Grant(_) => false,
+        };
+        match self.is_loaded() {
+            true => news.iter().filter(is_new).count() as u64,
+            false => 0,
+        }
+    }
+
+    fn tell_revoked_keys(&self, count: u64) {
+        if count > 0 {
+            self.revoked_keys.send_modify(|revoked| *revoked += count);
+        }
+    }
+
     fn changed(&self) {
         self.version.fetch_add(1, Ordering::SeqCst);
     }
@@ -133,11 +164,14 @@ impl Follower for RevocationFeed {
         Box::new(FeedLoading {
             feed: self,
             replacement: Box::new(self.mirror.begin_load()),
+            revoked_keys: 0,
         })
     }
 
     fn apply(&self, news: &[News], head: Sequence) {
+        let revoked_keys = self.newly_revoked_keys(news);
         self.mirror.apply(news, head);
+        self.tell_revoked_keys(revoked_keys);
         let entries: Vec<_> = news
             .iter()
             .filter_map(|news| match news {
@@ -179,16 +213,19 @@ impl Revocations for RevocationFeed {
 struct FeedLoading<'f> {
     feed: &'f RevocationFeed,
     replacement: Box<Replacement<'f>>,
+    revoked_keys: u64,
 }
 
 impl Loading for FeedLoading<'_> {
     fn add(&mut self, news: &[News]) {
+        self.revoked_keys += self.feed.newly_revoked_keys(news);
         self.replacement.add(news);
     }
 
     fn finish(self: Box<Self>, head: Sequence) {
         let feed = self.feed;
         self.replacement.finish(head);
+        feed.tell_revoked_keys(self.revoked_keys);
         feed.changed();
         feed.streams.end_where(|principal| feed.barred(principal));
     }
@@ -263,6 +300,39 @@ mod tests {
             assert_eq!(mallory.cut(), Some(Cut::Revoked(Cause::User)));
             assert_eq!(alice.cut(), None, "her epoch is not below");
         }
+    }
+
+    #[test]
+    fn a_signing_key_that_is_newly_revoked_is_told_of_once() {
+        let feed = feed();
+        let revoked = |kid: &str| {
+            News::Revocation(RevocationEntry {
+                sequence: Sequence(1),
+                issuer: ISSUER.into(),
+                target: Target::SigningKey(kid.into()),
+                bar: Bar::Always,
+                forget_at: None,
+            })
+        };
+        let load = |news: Vec<News>| {
+            feed.load(Snapshot {
+                head: Sequence(1),
+                news,
+            });
+            feed.attest(Sequence(1), Duration::ZERO);
+        };
+        let mut told = feed.revoked_keys();
+        load(vec![revoked("k1")]);
+        assert!(!told.has_changed().unwrap(), "the keys of the start are newer");
+        feed.apply(&[ban("mallory", Bar::Always)], Sequence(2));
+        assert!(!told.has_changed().unwrap());
+        feed.apply(&[revoked("k2")], Sequence(3));
+        assert!(told.has_changed().unwrap());
+        told.mark_unchanged();
+        load(vec![revoked("k1"), revoked("k2")]);
+        assert!(!told.has_changed().unwrap(), "both are known");
+        load(vec![revoked("k1"), revoked("k2"), revoked("k3")]);
+        assert!(told.has_changed().unwrap());
     }
 
     #[test]

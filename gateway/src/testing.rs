@@ -67,6 +67,7 @@ pub(crate) fn compile_policy(
         revocations: section.optional("revocations"),
         upstream_names,
         own_issuer: Some(OwnIssuer {
+            key_announce: Duration::from_secs(900),
             issuer: ISSUER.into(),
             audience: AUDIENCE.into(),
             algorithm: Algorithm::ES256,

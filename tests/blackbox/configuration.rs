@@ -160,6 +160,23 @@ fn unreachable_routes_are_warnings() {
 }
 
 #[test]
+fn a_key_that_signs_before_gateways_read_it_is_a_warning() {
+    let with = |refresh: &str| {
+        let jwks = "https://auth.example.test/.well-known/jwks.json";
+        let issuer = format!("- {{ use: auth, jwks: {jwks}, jwks_refresh: {refresh} }}");
+        check(&OWN.replace("- use: auth", &issuer), &[])
+    };
+    let late = with("15m");
+    assert_eq!(late.code, 0, "{late:?}");
+    assert!(
+        late.stdout.contains("a new key signs before it is read"),
+        "{late:?}"
+    );
+    let early = with("7m");
+    assert!(!early.stdout.contains("a new key signs"), "{early:?}");
+}
+
+#[test]
 fn routes_that_cannot_be_told_apart_are_errors() {
     for (routes, said) in [
         (

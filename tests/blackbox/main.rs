@@ -13,6 +13,7 @@ mod fleet;
 mod foreign_issuers;
 mod harness;
 mod identity;
+mod key_rotation;
 mod leaks;
 mod lookup;
 mod lookup_failures;

@@ -136,6 +136,8 @@ pub struct OwnIssuer {
     pub audience: String,
     /// What it signs with.
     pub algorithm: Algorithm,
+    /// How long it publishes a new key before it signs with it.
+    pub key_announce: Duration,
     /// Whether it runs in this process and hands its keys over; elsewhere they are read from where
     /// the issuer's `jwks` says.
     pub in_process: bool,

@@ -114,6 +114,15 @@ fn own_keys(
         true => Some(key_source(section, diagnostics)?),
         false => None,
     };
+    if let Some(KeySource::JwksUrl { refresh, .. }) = elsewhere
+        && refresh >= own.key_announce
+    {
+        diagnostics.warning(
+            used.place,
+            "a new key signs before it is read: `jwks_refresh` is not below `auth.signing_key_announce`",
+            "write a `jwks_refresh` of less than half of it",
+        );
+    }
     if own.in_process {
         return Some(KeySource::Own);
     }

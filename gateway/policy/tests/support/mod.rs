@@ -225,6 +225,7 @@ pub fn compile(yaml: &str, own: bool, in_process: bool) -> Result<Policy, String
         revocations: section(&document, "revocations"),
         upstream_names: &upstreams,
         own_issuer: own.then(|| OwnIssuer {
+            key_announce: Duration::from_secs(900),
             issuer: ISSUER.to_owned(),
             audience: AUDIENCE.to_owned(),
             algorithm: Algorithm::ES256,

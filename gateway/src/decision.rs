@@ -151,9 +151,10 @@ impl Asking<'_> {
             mut timer,
         } = self;
         let ends_at = shared.ends_at(pending.principal());
-        let registration = shared
-            .streams
-            .register(&record.handle, pending.principal(), ends_at);
+        let registration =
+            shared
+                .streams
+                .register(&record.handle, pending.principal(), pending.route(), ends_at);
         record.registration = Some(registration);
         record.handle.set_asking(true);
         let answer = shared.known.ask(pending.keys()).await;
@@ -246,11 +247,16 @@ fn differs(judged: &[u8], sent: &[u8]) -> Option<Vec<u8>> {
 /// applied since the decision began: either the decision saw it, or this does, or whoever applies
 /// it finds the request and ends it.
 fn enter(shared: &Shared, record: &mut RequestRecord, version: u64) -> Result<(), Rejection> {
-    let Some(principal) = record.permit.as_ref().and_then(|permit| permit.principal()) else {
+    let Some(permit) = &record.permit else {
+        return Ok(());
+    };
+    let Some(principal) = permit.principal() else {
         return Ok(());
     };
     let ends_at = shared.ends_at(principal);
-    let registration = shared.streams.register(&record.handle, principal, ends_at);
+    let registration = shared
+        .streams
+        .register(&record.handle, principal, permit.route(), ends_at);
     let revoked = shared.known.version() != version && shared.known.bars(principal);
     record.registration = Some(registration);
     if revoked {

@@ -17,10 +17,10 @@ use tokio::sync::watch;
 use crate::access_log::{AccessLog, AccessLogWriter};
 use crate::admin::Admin;
 use crate::cancellable::Cancellable;
-use crate::clock;
 use crate::config::GatewayConfig;
 use crate::decision::Known;
 use crate::explain::{self, ExplainRequest};
+use crate::housekeeping::Housekeeper;
 use crate::in_flight::InFlight;
 use crate::issuer_keys::IssuerKeys;
 use crate::listeners::{Bound, BoundService};
@@ -33,8 +33,6 @@ use crate::readiness::Readiness;
 use crate::revocation_feed::RevocationFeed;
 use crate::upstreams::{MAX_ATTEMPTS, Upstream};
 
-/// How often expired streams are looked for and entries forgotten.
-const HOUSEKEEPING: Duration = Duration::from_millis(200);
 /// How often the drain looks whether it is done.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(10);
 /// How long answers that are recorded may take to leave.
@@ -278,10 +276,7 @@ impl Gateway {
             "keys",
             KeyKeeper::new(&self.shared, self.own_keys.clone()),
         ));
-        server.add_service(background_service(
-            "housekeeping",
-            Housekeeper(Arc::clone(&self.shared)),
-        ));
+        server.add_service(background_service("housekeeping", Housekeeper::new(&self.shared)));
         if let Known::Store(_) = &self.shared.known {
             let keeper = LookupKeeper(Arc::clone(&self.shared));
             server.add_service(background_service("lookups", keeper));
@@ -406,31 +401,6 @@ impl BackgroundService for LookupKeeper {
         tokio::select! {
             _ = shutdown.changed() => {}
             () = lookups.keep(&self.0.policy, &self.0.streams) => {}
-        }
-    }
-}
-
-/// Ends the streams of expired tokens and forgets what may be forgotten.
-struct Housekeeper(Arc<Shared>);
-
-#[async_trait]
-impl BackgroundService for Housekeeper {
-    async fn start(&self, mut shutdown: ShutdownWatch) {
-        let mut ticks = tokio::time::interval(HOUSEKEEPING);
-        let (start, start_wall) = (Instant::now(), clock::wall());
-        for step in (0..RevocationFeed::SWEEP_STEPS).cycle() {
-            tokio::select! {
-                _ = shutdown.changed() => return,
-                _ = ticks.tick() => {}
-            }
-            let wall = clock::wall();
-            self.0.streams.end_expired(clock::unix_seconds(wall));
-            if let Known::Mirror(feed) = &self.0.known {
-                // A wall clock that is set forward and back again must not have anything forgotten
-                // meanwhile that would be needed then.
-                let steady = start_wall + start.elapsed();
-                feed.sweep(step, clock::unix_seconds(wall.min(steady)));
-            }
         }
     }
 }

@@ -34,6 +34,7 @@ mod end_to_end;
 mod explain;
 mod gateway;
 mod grant_table;
+mod housekeeping;
 mod in_flight;
 mod issuer_keys;
 mod jwks_fetch;

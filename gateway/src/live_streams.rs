@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::Waker;
 
 use durward_contract::UnixSeconds;
-use durward_policy::{Cause, Principal};
+use durward_policy::{Cause, Principal, RouteId};
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use slab::Slab;
@@ -118,6 +118,7 @@ impl RequestHandle {
 struct Live {
     handle: Arc<RequestHandle>,
     principal: Principal,
+    route: RouteId,
     ends_at: UnixSeconds,
 }
 
@@ -152,11 +153,12 @@ impl Drop for Registration {
 }
 
 impl LiveStreams {
-    /// Enters a request that `principal` may make until `ends_at`.
+    /// Enters a request that `principal` may make on `route` until `ends_at`.
     pub(crate) fn register(
         self: &Arc<Self>,
         handle: &Arc<RequestHandle>,
         principal: &Principal,
+        route: RouteId,
         ends_at: UnixSeconds,
     ) -> Registration {
         handle.bound.store(true, Ordering::Relaxed);
@@ -164,6 +166,7 @@ impl LiveStreams {
         let live = Live {
             handle: Arc::clone(handle),
             principal: principal.clone(),
+            route,
             ends_at,
         };
         let key = self.shards[shard].0.lock().insert(live);
@@ -187,6 +190,11 @@ impl LiveStreams {
     /// Ends every request whose token's or key's time has passed at `now`.
     pub(crate) fn end_expired(&self, now: UnixSeconds) {
         self.end_each(|live| (live.ends_at <= now).then_some(Cut::Expired));
+    }
+
+    /// Ends every request on a route that does not bear what is unknown now.
+    pub(crate) fn end_unknown(&self, bears: impl Fn(RouteId) -> bool) {
+        self.end_each(|live| (!bears(live.route)).then_some(Cut::Unknown));
     }
 
     /// Ends every request.
@@ -262,7 +270,7 @@ mod tests {
         let registrations: Vec<_> = handles
             .iter()
             .zip([&alice, &bob, &alice, &bob])
-            .map(|(handle, user)| streams.register(handle, user, UnixSeconds(100)))
+            .map(|(handle, user)| streams.register(handle, user, RouteId(0), UnixSeconds(100)))
             .collect();
         handles[0].wake_on_cut(&Waker::from(Arc::clone(&woken)));
         assert_eq!(streams.len(), 4);
@@ -288,11 +296,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_unknown_ends_the_requests_of_routes_that_do_not_bear_it() {
+        let streams = Arc::new(LiveStreams::default());
+        let handles: Vec<_> = (0..2).map(|_| Arc::new(RequestHandle::default())).collect();
+        let never = UnixSeconds(i64::MAX);
+        let _strict = streams.register(&handles[0], &user("alice"), RouteId(0), never);
+        let _lax = streams.register(&handles[1], &user("alice"), RouteId(1), never);
+        streams.end_unknown(|route| route == RouteId(1));
+        assert_eq!(handles[0].cut(), Some(Cut::Unknown));
+        assert_eq!(handles[1].cut(), None);
+    }
+
+    #[test]
     fn the_expired_are_ended_and_only_they() {
         let streams = Arc::new(LiveStreams::default());
         let handles: Vec<_> = (0..2).map(|_| Arc::new(RequestHandle::default())).collect();
-        let _first = streams.register(&handles[0], &user("alice"), UnixSeconds(100));
-        let _second = streams.register(&handles[1], &user("alice"), UnixSeconds(101));
+        let _first = streams.register(&handles[0], &user("alice"), RouteId(0), UnixSeconds(100));
+        let _second = streams.register(&handles[1], &user("alice"), RouteId(0), UnixSeconds(101));
         streams.end_expired(UnixSeconds(99));
         assert_eq!(handles[0].cut(), None);
         streams.end_expired(UnixSeconds(100));

@@ -131,8 +131,8 @@ impl Mirror {
         table.bars(Cause::ApiKey, key.revocation(), None, None)
     }
 
-    /// What it means that nothing is known against a token.
-    fn silence(&self, now: Instant) -> Standing {
+    /// What it means that nothing is known against a token or a key.
+    pub(crate) fn silence(&self, now: Instant) -> Standing {
         match self.trust() {
             Trust::NotLoaded | Trust::Full => Standing::Unknown { stale_for: None },
             Trust::Broken => Standing::Unknown {

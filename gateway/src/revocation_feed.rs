@@ -103,6 +103,11 @@ impl RevocationFeed {
         self.mirror.staleness()
     }
 
+    /// What it means that nothing is known against somebody.
+    pub(crate) fn silence(&self, now: Instant) -> Standing {
+        self.mirror.silence(now)
+    }
+
     /// Whether the mirror is known to hold everything up to its last news.
     pub fn is_whole(&self) -> bool {
         self.mirror.trust() == crate::mirror::Trust::Whole
@@ -252,6 +257,7 @@ fn reaches_token(entry: &TableEntry, token: &VerifiedToken) -> Option<Cause> {
 #[cfg(test)]
 mod tests {
     use durward_contract::{Bar, RevocationEntry, Snapshot, Target};
+    use durward_policy::RouteId;
 
     use super::*;
     use crate::live_streams::{Cut, RequestHandle};
@@ -283,10 +289,10 @@ mod tests {
             );
             let _a = feed
                 .streams()
-                .register(&alice, &user("alice"), UnixSeconds(i64::MAX));
+                .register(&alice, &user("alice"), RouteId(0), UnixSeconds(i64::MAX));
             let _m = feed
                 .streams()
-                .register(&mallory, &user("mallory"), UnixSeconds(i64::MAX));
+                .register(&mallory, &user("mallory"), RouteId(0), UnixSeconds(i64::MAX));
             let mut entries = vec![
                 ban("mallory", Bar::EpochBelow(u32::MAX)),
                 ban("alice", Bar::EpochBelow(0)),
@@ -341,7 +347,7 @@ mod tests {
         let mallory = Arc::new(RequestHandle::default());
         let _m = feed
             .streams()
-            .register(&mallory, &user("mallory"), UnixSeconds(i64::MAX));
+            .register(&mallory, &user("mallory"), RouteId(0), UnixSeconds(i64::MAX));
         feed.load(Snapshot {
             head: Sequence(1),
             news: vec![ban("mallory", Bar::Always)],
@@ -363,7 +369,7 @@ mod tests {
             let _registrations: Vec<_> = handles
                 .iter()
                 .zip(&principals)
-                .map(|(handle, principal)| feed.streams().register(handle, principal, never))
+                .map(|(handle, principal)| feed.streams().register(handle, principal, RouteId(0), never))
                 .collect();
             let before = feed.version();
             feed.apply(&[news_of_key(3, "c")], Sequence(3));

@@ -6,6 +6,7 @@ mod attack_cases;
 mod ban;
 mod bodies;
 mod configuration;
+mod cut_off;
 mod drain;
 mod explain;
 mod faults;

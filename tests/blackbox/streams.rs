@@ -26,7 +26,8 @@ pub fn open_ended() -> Backend {
     })
 }
 
-fn accept(request: &Recorded) -> Vec<u8> {
+/// The answer of a backend that opens a WebSocket.
+pub fn accept(request: &Recorded) -> Vec<u8> {
     let key = request.values("sec-websocket-key").remove(0);
     let accept = derive_accept_key(key.as_bytes());
     let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n";

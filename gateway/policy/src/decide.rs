@@ -410,12 +410,13 @@ const fn revoked(cause: Cause) -> &'static str {
     }
 }
 
-/// `allow_for` counts from the last news, and never applies before there was any.
 fn accept_unknown(when_unknown: WhenUnknown, stale_for: Option<Duration>) -> Result<(), Rejection> {
-    let cause = match (when_unknown, stale_for) {
-        (WhenUnknown::AllowFor(bound), Some(age)) if age <= bound => return Ok(()),
-        (_, None) => "revocations have not been loaded yet",
-        (_, Some(_)) => "the news of revocations is stale",
+    if when_unknown.allows(stale_for) {
+        return Ok(());
+    }
+    let cause = match stale_for {
+        None => "revocations have not been loaded yet",
+        Some(_) => "the news of revocations is stale",
     };
     Err(Rejection::new(Reason::RevocationUnknown, cause))
 }

@@ -58,6 +58,17 @@ pub enum WhenUnknown {
     AllowFor(Duration),
 }
 
+impl WhenUnknown {
+    /// Whether it accepts news of this age, which is too old to be believed without asking the route.
+    /// `allow_for` counts from the last news, and never applies before there was any.
+    pub fn allows(self, stale_for: Option<Duration>) -> bool {
+        match (self, stale_for) {
+            (Self::AllowFor(bound), Some(age)) => age <= bound,
+            (Self::AllowFor(_), None) | (Self::Refuse, _) => false,
+        }
+    }
+}
+
 /// One route.
 #[derive(Clone, Debug)]
 pub struct Route {

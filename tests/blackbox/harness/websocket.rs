@@ -57,6 +57,18 @@ impl Socket {
         serde_json::from_str(&self.hear()).unwrap()
     }
 
+    /// Whether it is open still: nothing has arrived, not even its end.
+    pub fn is_open(&mut self) -> bool {
+        let stream = self.0.get_ref();
+        stream.set_nonblocking(true).unwrap();
+        let open = match stream.peek(&mut [0]) {
+            Ok(read) => read > 0,
+            Err(error) => error.kind() == std::io::ErrorKind::WouldBlock,
+        };
+        stream.set_nonblocking(false).unwrap();
+        open
+    }
+
     /// Reads until the other side is gone, whether it said goodbye or not.
     #[track_caller]
     pub fn wait_until_gone(mut self) {

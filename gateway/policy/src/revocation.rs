@@ -206,14 +206,10 @@ pub trait Revocations {
 
     /// The API key of this digest. Grants travel with the news of revocations; who hears of none
     /// knows nothing of any key, and so refuses it.
-    fn granted_key(&self, _digest: &KeyDigest) -> GrantStanding {
-        GrantStanding::Unknown { stale_for: None }
-    }
+    fn granted_key(&self, digest: &KeyDigest) -> GrantStanding;
 
     /// How a granted key stands. [`Standing::Revoked`] where its grant has ended meanwhile.
-    fn key_standing(&self, _key: &GrantedKey) -> Standing {
-        Standing::Unknown { stale_for: None }
-    }
+    fn key_standing(&self, key: &GrantedKey) -> Standing;
 }
 
 /// Whether a bar refuses a token that it concerns. What the token does not say counts against it.
@@ -242,6 +238,15 @@ pub struct NoRevocations;
 impl Revocations for NoRevocations {
     fn standing(&self, _token: &VerifiedToken, _now: UnixSeconds) -> Standing {
         Standing::Live
+    }
+
+    /// No news, no grants.
+    fn granted_key(&self, _digest: &KeyDigest) -> GrantStanding {
+        GrantStanding::Unknown { stale_for: None }
+    }
+
+    fn key_standing(&self, _key: &GrantedKey) -> Standing {
+        Standing::Unknown { stale_for: None }
     }
 }
 

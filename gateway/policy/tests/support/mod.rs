@@ -17,8 +17,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use durward_config::{Diagnostics, Document, Node, Place, Value};
 use durward_contract::UnixSeconds;
 use durward_policy::{
-    Algorithm, DigestKey, IssuerId, KeySet, Keys, OwnIssuer, Policy, PolicySections, Proofs, RawRequest,
-    Rejection, RequestFacts, Revocations, Standing, VerifiedToken, prove,
+    Algorithm, DigestKey, GrantStanding, IssuerId, KeySet, Keys, OwnIssuer, Policy, PolicySections, Proofs,
+    RawRequest, Rejection, RequestFacts, Revocations, Standing, VerifiedToken, prove,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
@@ -286,6 +286,14 @@ pub struct Says(pub Standing);
 impl Revocations for Says {
     fn standing(&self, _token: &VerifiedToken, _now: UnixSeconds) -> Standing {
         self.0
+    }
+
+    fn granted_key(&self, _digest: &durward_policy::KeyDigest) -> GrantStanding {
+        GrantStanding::Unknown { stale_for: None }
+    }
+
+    fn key_standing(&self, _key: &durward_policy::GrantedKey) -> Standing {
+        Standing::Unknown { stale_for: None }
     }
 }
 

@@ -7,7 +7,9 @@ use durward_auth::{AuthConfig, SigningAlgorithm};
 use durward_config::{Diagnostics, Document, Node, Place, Section};
 use durward_gateway::{GatewayConfig, GatewaySections};
 use durward_news::RedisTarget;
-use durward_policy::{Algorithm, DigestKey, OwnIssuer, Policy, PolicySections, canonical};
+use durward_policy::{
+    Algorithm, DigestKey, OwnIssuer, Policy, PolicySections, canonical, publishes_revocations,
+};
 use serde_json::Value;
 
 use crate::control::{self, client::ControlClient};
@@ -99,7 +101,9 @@ pub fn load_auth(path: &Path) -> Result<LoadedAuth, Failure> {
         .and_then(|mut file| {
             let control = control_path(&mut file, base, &mut diagnostics);
             let node = file.required("auth", "write the auth service's section", &mut diagnostics)?;
-            let revocations = file.optional("revocations").filter(|node| !is_lookup(node));
+            let revocations = file
+                .optional("revocations")
+                .filter(|node| publishes_revocations(node, &mut diagnostics));
             let redis = redis_target(revocations, base, &mut diagnostics);
             Some(LoadedAuth {
                 control,
@@ -213,15 +217,6 @@ fn redis_target(
         return None;
     }
     RedisTarget::compile(store, section.optional("redis"), base, diagnostics)
-}
-
-/// Whether a `revocations` section is of `mode: lookup`.
-fn is_lookup(revocations: &Node) -> bool {
-    let ignored = &mut Diagnostics::default();
-    revocations
-        .section("revocations", ignored)
-        .and_then(|mut section| section.optional("mode")?.text("mode", ignored))
-        .is_some_and(|mode| mode == "lookup")
 }
 
 /// The keys of the file that the policy is made of.

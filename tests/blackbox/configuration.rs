@@ -4,7 +4,7 @@ use std::net::TcpStream;
 
 use serde_json::Value;
 
-use crate::harness::{Backend, FOREIGN, Finished, Key, OWN, Setup, TestFolder, durward};
+use crate::harness::{Backend, FOREIGN, Finished, Key, OWN, Setup, TestFolder, durward, free_address};
 
 /// Checks a configuration.
 fn check(configuration: &str, arguments: &[&str]) -> Finished {
@@ -157,6 +157,25 @@ fn unreachable_routes_are_warnings() {
         human.stdout.contains("warning") && human.stdout.contains("/things/*/x"),
         "{human:?}"
     );
+}
+
+#[test]
+fn an_auth_service_alone_writes_to_no_store_by_a_misspelling() {
+    let free = free_address();
+    for (revocations, said) in [
+        ("mode: lokup, store: \"redis://@free\"", "did you mean `lookup`"),
+        ("mod: lookup, store: \"redis://@free\"", "did you mean `mode`"),
+        ("store: \"redsi://@free\"", "`store` cannot be"),
+        ("mode: mirror", "`store` is missing"),
+    ] {
+        let revocations = revocations.replace("@free", &free.to_string());
+        let (finished, _) = Setup::auth(OWN)
+            .set("api", free)
+            .replace("store: embedded", &revocations.replace(", ", "\n  "))
+            .fail();
+        assert_eq!(finished.code, 1, "{revocations}: {finished:?}");
+        assert!(finished.stderr.contains(said), "{revocations}: {finished:?}");
+    }
 }
 
 #[test]

@@ -57,7 +57,7 @@ pub use lookup::{
     DEFAULT_LOOKUP_DEADLINE, DEFAULT_LOOKUP_RECHECK, Lookup, LookupAnswer, LookupKeys, MAX_KEY_VALUE_BYTES,
     MAX_LOOKUP_KEYS, MAX_TEMPLATE_BYTES, MAX_TEMPLATE_CLAIMS,
 };
-pub use policy::{Policy, PolicySections, RevocationsMode};
+pub use policy::{Policy, PolicySections, RevocationsMode, publishes_revocations};
 pub use principal::Principal;
 pub use rejection::{Challenge, Reason, Rejection};
 pub use request_facts::{

@@ -14,6 +14,8 @@ use crate::route_table::RouteTable;
 
 mod compile;
 
+pub use compile::publishes_revocations;
+
 /// The default of `max_staleness`.
 pub const DEFAULT_MAX_STALENESS: Duration = Duration::from_secs(5);
 

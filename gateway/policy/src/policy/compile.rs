@@ -184,6 +184,27 @@ fn strip_set(
     StripSet::new(said.chain(extra).chain(credentials))
 }
 
+/// Whether an auth service that runs alone is to publish its log to the store that `revocations:`
+/// names. The section is judged as for a gateway, so that no misspelling has the service write to a
+/// store that is another's. The one of `mode: lookup` is the application's own; what else is said
+/// there is the gateway's to judge.
+pub fn publishes_revocations(node: &Node, diagnostics: &mut Diagnostics) -> bool {
+    let ignored = &mut Diagnostics::default();
+    let mode = node
+        .section("`revocations`", ignored)
+        .and_then(|mut section| section.optional("mode")?.text("`mode`", ignored));
+    if mode == Some("lookup") {
+        return false;
+    }
+    let around = Surroundings {
+        auth_in_process: true,
+        own_issuer: true,
+        issuers: 1,
+    };
+    let news = revocations_section(Some(node), around, node.place, diagnostics);
+    news.mode == RevocationsMode::Redis
+}
+
 struct News {
     mode: RevocationsMode,
     max_staleness: Duration,

@@ -244,7 +244,7 @@ fn a_rotation_loses_nobody() {
     for round in 0..5 {
         let old = service.log_in("alice");
         ask_api(&service, &old).expect(200);
-        service.told(&["keys", "rotate"]);
+        service.told(&["keys", "rotate", "--now"]);
         ask_api(&service, &old).expect(200);
         let new = service.log_in("alice");
         ask_api(&service, &new).expect(200);

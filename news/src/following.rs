@@ -17,7 +17,7 @@ use crate::connection::Timeouts;
 use crate::dial::Node;
 use crate::follower::Shared;
 use crate::freshness::FreshnessRing;
-use crate::protocol::{EpochKeys, Keys, Meta, PULSE, Report};
+use crate::protocol::{EpochKeys, Keys, LEAVE, Meta, PULSE, Report};
 use crate::random::{self, Backoff};
 use crate::snapshot;
 use crate::store_error::{StoreError, StoreFault};
@@ -425,7 +425,10 @@ impl Following {
         let timeouts = self.shared.options.timeouts;
         let leave = async {
             let mut node = self.shared.connector.connect_home(timeouts).await?;
-            node.ask(cmd("HDEL").arg(&self.keys.gateways).arg(&self.id)).await
+            let keys = [self.keys.pulse.as_str(), self.keys.gateways.as_str()];
+            LEAVE
+                .run::<i64>(&mut node, &keys, std::slice::from_ref(&self.id))
+                .await
         };
         timeout(timeouts.connect + timeouts.response, leave)
             .await

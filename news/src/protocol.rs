@@ -72,6 +72,7 @@ script!(FLIP, "lua/flip.lua");
 script!(BEGIN, "lua/begin.lua");
 script!(ATTEST, "lua/attest.lua");
 script!(PULSE, "lua/pulse.lua");
+script!(LEAVE, "lua/leave.lua");
 script!(CHECK, "lua/check.lua");
 script!(FORGET, "lua/forget.lua");
 script!(SWEEP, "lua/sweep.lua");
@@ -131,15 +132,32 @@ impl Meta {
     }
 }
 
-/// Appends an entry to a script's arguments, and says how large it is.
-pub(crate) fn push_entry(arguments: &mut Vec<String>, news: &News) -> usize {
-    let text = wire::encode(news);
-    let size = text.len();
-    arguments.push(wire::slot(news));
-    arguments.push(text);
-    arguments.push(wire::ended_grant(news).unwrap_or_default());
-    size
+/// Appends entries to a script's arguments until a batch is full, cuts them off `rest`, and gives the
+/// number of the last.
+pub(crate) fn push_batch(arguments: &mut Vec<String>, rest: &mut &[News]) -> Option<Sequence> {
+    let mut size = 0;
+    let mut last = None;
+    let mut taken = 0;
+    for news in rest.iter().take(BATCH_ENTRIES as usize) {
+        let text = wire::encode(news);
+        size += text.len();
+        if taken > 0 && size > BATCH_BYTES {
+            break;
+        }
+        arguments.push(wire::slot(news));
+        arguments.push(text);
+        arguments.push(wire::ended_grant(news).unwrap_or_default());
+        arguments.push(news.forget_at().map(|at| at.0.to_string()).unwrap_or_default());
+        last = Some(news.sequence());
+        taken += 1;
+    }
+    *rest = &rest[taken..];
+    last
 }
+
+/// How many arguments an entry is.
+#[cfg(test)]
+pub(crate) const ENTRY_ARGUMENTS: usize = 4;
 
 /// What a gateway says of itself: the tick that the script puts before it, the log, what it applied,
 /// its name.
@@ -152,6 +170,9 @@ pub(crate) struct Report {
 }
 
 impl Report {
+    /// What stands in a report's place, after the tick, once its gateway has stopped in order.
+    pub(crate) const LEFT: &str = "left";
+
     pub(crate) fn to_text(&self) -> String {
         let log = self.log.as_deref().unwrap_or("-");
         format!("{log} {} {}", self.applied.0, self.name)
@@ -200,6 +221,7 @@ mod tests {
             assert_eq!(Report::read(&format!("12 {}", report.to_text())), Some(report));
         }
         assert_eq!(Report::read("12 l1 x edge"), None);
+        assert_eq!(Report::read(&format!("12 {}", Report::LEFT)), None);
         assert_eq!(Report::read(""), None);
     }
 

@@ -1,9 +1,9 @@
 //! One batch of the log on its way into Redis.
 
-use durward_contract::{News, Sequence, wire};
+use durward_contract::{News, Sequence};
 
 use crate::dial::Node;
-use crate::protocol::{BATCH_BYTES, EpochKeys, Keys, PUBLISH, push_entry};
+use crate::protocol::{EpochKeys, Keys, PUBLISH, push_batch};
 use crate::store_error::StoreError;
 
 /// What came of a batch.
@@ -17,27 +17,21 @@ pub(crate) enum Published {
 }
 
 /// Entries that go in one script call, and what they follow.
-pub(crate) struct Batch<'n> {
+pub(crate) struct Batch {
     after: Sequence,
-    entries: &'n [News],
+    /// As the script takes them.
+    entries: Vec<String>,
     /// The entries' last number or, where the log's last entries were purged, the log's.
     pub last: Sequence,
 }
 
-impl<'n> Batch<'n> {
+impl Batch {
     /// Cuts off what fits. `end` is the log's head where `rest` is all that is left.
-    pub(crate) fn cut(after: Sequence, rest: &mut &'n [News], end: Option<Sequence>) -> Self {
-        let mut size = 0;
-        let fits = rest.iter().take_while(|news| {
-            let before = size;
-            size += wire::encode(news).len();
-            before == 0 || size <= BATCH_BYTES
-        });
-        let (entries, left) = rest.split_at(fits.count());
-        *rest = left;
-        let last = entries.last().map_or(after, News::sequence);
+    pub(crate) fn cut(after: Sequence, rest: &mut &[News], end: Option<Sequence>) -> Self {
+        let mut entries = Vec::new();
+        let last = push_batch(&mut entries, rest).unwrap_or(after);
         let last = match end {
-            Some(end) if left.is_empty() => last.max(end),
+            Some(end) if rest.is_empty() => last.max(end),
             _ => last,
         };
         Self { after, entries, last }
@@ -45,7 +39,7 @@ impl<'n> Batch<'n> {
 
     /// Appends it, if Redis is still where it follows.
     pub(crate) async fn publish(
-        &self,
+        self,
         node: &mut Node,
         keys: &Keys,
         epoch: &EpochKeys,
@@ -58,9 +52,7 @@ impl<'n> Batch<'n> {
             self.last.0.to_string(),
             stream_entries.to_string(),
         ];
-        for news in self.entries {
-            push_entry(&mut arguments, news);
-        }
+        arguments.extend(self.entries);
         let script_keys = [
             keys.meta.as_str(),
             epoch.entries.as_str(),
@@ -86,6 +78,7 @@ mod tests {
     use durward_contract::{Bar, RevocationEntry, Target};
 
     use super::*;
+    use crate::protocol::{BATCH_BYTES, BATCH_ENTRIES, ENTRY_ARGUMENTS};
 
     fn ban(sequence: u64, id: usize) -> News {
         News::Revocation(RevocationEntry {
@@ -102,11 +95,23 @@ mod tests {
         let large: Vec<News> = (1..=9).map(|sequence| ban(sequence, 60 << 10)).collect();
         let mut rest = large.as_slice();
         let batch = Batch::cut(Sequence(0), &mut rest, Some(Sequence(9)));
-        assert_eq!((batch.entries.len(), batch.last, rest.len()), (4, Sequence(4), 5));
+        assert_eq!(
+            (batch.entries.len(), batch.last, rest.len()),
+            (4 * ENTRY_ARGUMENTS, Sequence(4), 5)
+        );
         let huge = [ban(1, BATCH_BYTES * 2), ban(2, 1)];
         let mut rest = huge.as_slice();
         let batch = Batch::cut(Sequence(0), &mut rest, None);
-        assert_eq!((batch.entries.len(), batch.last, rest.len()), (1, Sequence(1), 1));
+        assert_eq!(
+            (batch.entries.len(), batch.last, rest.len()),
+            (ENTRY_ARGUMENTS, Sequence(1), 1)
+        );
+        let many: Vec<News> = (1..=u64::from(BATCH_ENTRIES) + 1)
+            .map(|sequence| ban(sequence, 1))
+            .collect();
+        let mut rest = many.as_slice();
+        Batch::cut(Sequence(0), &mut rest, None);
+        assert_eq!(rest.len(), 1);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use durward_contract::Sequence;
 
 use crate::log::LogError;
-use crate::publisher::PublishFault;
+use crate::publisher::{PublishFault, PublisherStatus};
 use crate::rebuild::RebuildError;
 use crate::store_error::{StoreError, StoreFault};
 
@@ -42,8 +42,27 @@ impl From<RebuildError> for Failure {
 }
 
 impl Failure {
+    /// Notes it in the status, and in the log where it is news. `asked` is whether there was a
+    /// connection, so that an error reply was one to what was to be published.
+    pub(crate) fn note(self, asked: bool, status: &mut PublisherStatus) -> PublishFault {
+        if let Self::Store(error) = &self
+            && asked
+            && error.fault.is_refusal()
+        {
+            status.refused_writes += 1;
+        }
+        let (fault, detail) = self.describe();
+        if status.healthy || status.fault != Some(fault) {
+            let fault = fault.as_str();
+            tracing::error!(fault, detail, "news of revocations does not reach Redis");
+        }
+        status.healthy = false;
+        status.fault = Some(fault);
+        fault
+    }
+
     /// Its kind, and what the log says of it.
-    pub(crate) fn describe(self) -> (PublishFault, String) {
+    fn describe(self) -> (PublishFault, String) {
         match self {
             Self::Again => (
                 PublishFault::Store(StoreFault::NotReady),

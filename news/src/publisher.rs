@@ -15,6 +15,7 @@ use crate::log::Log;
 use crate::protocol::Keys;
 use crate::publishing::Publishing;
 use crate::reach::{self, Reach};
+use crate::roster::Roster;
 use crate::store_error::{StoreError, StoreFault};
 
 /// The pause before `reach` asks again where Redis did not answer.
@@ -65,6 +66,12 @@ pub enum PublishFault {
 }
 
 impl PublishFault {
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let beside = [Self::Log, Self::LogWentBack, Self::AnotherLog];
+        StoreFault::ALL.into_iter().map(Self::Store).chain(beside)
+    }
+
     /// Its word in metrics and logs.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -91,7 +98,7 @@ pub struct PublisherStatus {
     pub attestations: u64,
     /// How often this publisher has built Redis anew.
     pub rebuilds: u64,
-    /// How many writes Redis refused.
+    /// How many writes Redis refused, for whatever reason it gave: each is tried again.
     pub refused_writes: u64,
     /// How many evictions were seen.
     pub evictions: u64,
@@ -113,6 +120,8 @@ pub(crate) struct Shared {
     pub status: Mutex<PublisherStatus>,
     /// The connection that works, to be shared with `reach`.
     pub node: Mutex<Option<Node>>,
+    /// The gateways that were heard of.
+    pub roster: Mutex<Roster>,
 }
 
 impl Publisher {
@@ -126,6 +135,7 @@ impl Publisher {
             stop: watch::Sender::new(false),
             status: Mutex::default(),
             node: Mutex::default(),
+            roster: Mutex::default(),
         });
         let publishing = Publishing::new(Arc::clone(&shared), log);
         let task = Mutex::new(Some(tokio::spawn(publishing.run())));
@@ -143,7 +153,7 @@ impl Publisher {
         self.shared.status.lock().clone()
     }
 
-    /// Waits until every gateway that reports has applied `sequence`, or for `timeout`.
+    /// Waits until every gateway that was heard of lately has applied `sequence`, or for `timeout`.
     ///
     /// A connection that fails is tried again until then. Where the log went back, or another one is
     /// published, numbers say nothing of who has what, and the answer is an error.
@@ -185,7 +195,7 @@ impl Publisher {
             Some(node) => node,
             None => shared.connector.connect_home(shared.options.timeouts).await?,
         };
-        reach::wait(&mut node, &shared.keys, &log, sequence, timeout).await
+        reach::wait(&mut node, &shared.keys, &shared.roster, &log, sequence, timeout).await
     }
 
     /// Stops. What is under way is left as it is: a replica, or the next start, goes on from there.

@@ -4,22 +4,21 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use durward_contract::Sequence;
-use redis::cmd;
+use parking_lot::Mutex;
 
 use crate::dial::Node;
-use crate::protocol::{Keys, Report, read};
+use crate::protocol::Keys;
+use crate::roster::{self, Roster, Said};
 use crate::store_error::StoreError;
 
 /// Between two looks: short at first, because most answers come within milliseconds.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(25);
-/// The most gateways that are told apart.
-const MAX_GATEWAYS: usize = 10_000;
 
 /// How far an entry has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reach {
-    /// Every gateway that was heard of, by name.
+    /// Every gateway that was heard of lately, by name.
     pub gateways: Vec<GatewayReach>,
     /// How long it took until all had it, or until nobody waited any longer.
     pub took: Duration,
@@ -30,10 +29,20 @@ pub struct Reach {
 pub struct GatewayReach {
     /// The gateway's name.
     pub name: String,
-    /// Whether it has applied the entry. One that has loaded nothing, or went away, has not.
+    /// Whether it has applied the entry. One that has loaded nothing, or fell silent, has not.
     pub applied: bool,
     /// After how long that was seen.
     pub after: Option<Duration>,
+}
+
+impl GatewayReach {
+    fn silent(name: String) -> Self {
+        Self {
+            name,
+            applied: false,
+            after: None,
+        }
+    }
 }
 
 impl Reach {
@@ -43,35 +52,38 @@ impl Reach {
     }
 }
 
-/// Looks until all have applied `sequence` of this log, or for `timeout`.
+/// Looks until all have applied `sequence` of this log, or for `timeout`. Who was heard of before
+/// counts like who reports now.
 pub(crate) async fn wait(
     node: &mut Node,
     keys: &Keys,
+    roster: &Mutex<Roster>,
     log: &str,
     sequence: Sequence,
     timeout: Duration,
 ) -> Result<Reach, StoreError> {
     let start = Instant::now();
     let mut pause = FIRST_PAUSE;
-    let mut seen: BTreeMap<String, GatewayReach> = BTreeMap::new();
+    let silent = |(id, name)| (id, GatewayReach::silent(name));
+    let mut seen: BTreeMap<String, GatewayReach> = roster.lock().names().into_iter().map(silent).collect();
     loop {
-        let reports: Vec<(String, String)> = read(node.ask(cmd("HGETALL").arg(&keys.gateways)).await?)?;
-        for (id, text) in reports.into_iter().take(MAX_GATEWAYS) {
-            let Some(report) = Report::read(&text) else {
+        let reports = roster::ask(node, keys).await?;
+        roster.lock().hear(&reports);
+        for (id, said) in reports.iter() {
+            let Said::Report(report) = said else {
+                seen.remove(id);
                 continue;
             };
-            let gateway = seen.entry(id).or_insert_with(|| GatewayReach {
-                name: report.name.clone(),
-                applied: false,
-                after: None,
-            });
+            let gateway = seen
+                .entry(id.to_owned())
+                .or_insert_with(|| GatewayReach::silent(report.name.clone()));
             let has_it = report.log.as_deref() == Some(log) && report.applied >= sequence;
             if has_it && !gateway.applied {
                 gateway.applied = true;
                 gateway.after = Some(start.elapsed());
             }
         }
-        // Right after Redis lost everything nobody has reported yet.
+        // Where nobody is known, nobody is known to have it.
         let missing = seen.is_empty() || seen.values().any(|gateway| !gateway.applied);
         let left = timeout.saturating_sub(start.elapsed());
         if !missing || left.is_zero() {

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use durward_contract::Sequence;
+use durward_contract::{News, Sequence};
 use redis::{Value, cmd};
 use tokio::time::timeout;
 
 use crate::dial::Node;
 use crate::log::{Log, LogError, LogHead};
-use crate::protocol::{BATCH_BYTES, BATCH_ENTRIES, BUILD, EpochKeys, FLIP, Keys, push_entry};
+use crate::protocol::{BUILD, EpochKeys, FLIP, Keys, push_batch};
 use crate::random;
 use crate::store_error::StoreError;
 
@@ -16,6 +16,8 @@ use crate::store_error::StoreError;
 const BUILD_TTL: Duration = Duration::from_secs(60);
 /// How long another publisher waits for the one that builds. Advisory: two that build do no harm.
 const LOCK_TTL: Duration = Duration::from_secs(5);
+/// How many entries are read from SQL at a time. Two such pages are in memory, no more.
+const PAGE: u32 = 4096;
 /// How often what was published meanwhile is added.
 const MAX_ROUNDS: usize = 8;
 
@@ -117,41 +119,49 @@ impl Rebuild<'_> {
         built: &mut Built,
         only_standing: bool,
     ) -> Result<bool, RebuildError> {
-        loop {
+        let (log, within) = (self.log, self.log_timeout);
+        let read = async |after: Sequence| -> Result<Vec<News>, LogError> {
             let page = async {
                 if only_standing {
-                    self.log.standing(built.last, BATCH_ENTRIES).await
+                    log.standing(after, PAGE).await
                 } else {
-                    self.log.after(built.last, BATCH_ENTRIES).await
+                    log.after(after, PAGE).await
                 }
             };
-            let page = timeout(self.log_timeout, page)
+            timeout(within, page)
                 .await
-                .map_err(|_| LogError("no answer in time".into()))??;
-            if page.is_empty() {
-                return Ok(true);
+                .map_err(|_| LogError("no answer in time".into()))?
+        };
+        let mut page = read(built.last).await?;
+        while let Some(end) = page.last().map(News::sequence) {
+            // SQL reads the next page while Redis takes this one.
+            let (next, whole) = tokio::join!(read(end), self.write(new, built, &page));
+            if !whole? {
+                return Ok(false);
             }
-            let mut rest = page.as_slice();
-            while !rest.is_empty() {
-                let mut arguments = vec![built.count.to_string(), BUILD_TTL.as_millis().to_string()];
-                let mut size = 0;
-                let mut taken = 0;
-                while taken < rest.len() && size < BATCH_BYTES {
-                    size += push_entry(&mut arguments, &rest[taken]);
-                    built.last = rest[taken].sequence();
-                    taken += 1;
-                }
-                rest = &rest[taken..];
-                let count: i64 = BUILD
-                    .run(self.node, &[&new.entries, &new.expiry], &arguments)
-                    .await?;
-                match u64::try_from(count) {
-                    Ok(count) => built.count = count,
-                    Err(_) => return Ok(false),
-                }
-            }
-            self.renew().await?;
+            page = next?;
         }
+        Ok(true)
+    }
+
+    /// Adds a page; false where some of what was built is gone.
+    async fn write(&mut self, new: &EpochKeys, built: &mut Built, page: &[News]) -> Result<bool, StoreError> {
+        let mut rest = page;
+        loop {
+            let mut arguments = vec![built.count.to_string(), BUILD_TTL.as_millis().to_string()];
+            let Some(last) = push_batch(&mut arguments, &mut rest) else {
+                break;
+            };
+            let count: i64 = BUILD
+                .run(self.node, &[&new.entries, &new.expiry], &arguments)
+                .await?;
+            let Ok(count) = u64::try_from(count) else {
+                return Ok(false);
+            };
+            (built.count, built.last) = (count, last);
+        }
+        self.renew().await?;
+        Ok(true)
     }
 
     async fn flip(

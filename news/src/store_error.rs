@@ -20,6 +20,8 @@ pub enum StoreFault {
     NotReady,
     /// Its memory is full.
     Full,
+    /// It takes no writes for now: it cannot save to its disk, or too few replicas follow it.
+    NotWritable,
     /// It would drop entries when its memory is full, or one cannot know.
     Evicting,
     /// A key holds what none of us wrote there.
@@ -32,13 +34,14 @@ pub enum StoreFault {
 
 impl StoreFault {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Unreachable,
         Self::Timeout,
         Self::Login,
         Self::NotMaster,
         Self::NotReady,
         Self::Full,
+        Self::NotWritable,
         Self::Evicting,
         Self::Foreign,
         Self::Garbage,
@@ -54,10 +57,25 @@ impl StoreFault {
             Self::NotMaster => "not_master",
             Self::NotReady => "not_ready",
             Self::Full => "full",
+            Self::NotWritable => "not_writable",
             Self::Evicting => "evicting",
             Self::Foreign => "foreign",
             Self::Garbage => "garbage",
             Self::Refused => "refused",
+        }
+    }
+
+    /// Whether Redis answered, and what it said was no: an error reply to a command.
+    pub(crate) fn is_refusal(self) -> bool {
+        match self {
+            Self::Login
+            | Self::NotMaster
+            | Self::NotReady
+            | Self::Full
+            | Self::NotWritable
+            | Self::Foreign
+            | Self::Refused => true,
+            Self::Unreachable | Self::Timeout | Self::Evicting | Self::Garbage => false,
         }
     }
 }
@@ -157,7 +175,8 @@ fn code_fault(code: &str) -> StoreFault {
         "OOM" => StoreFault::Full,
         "NOAUTH" | "WRONGPASS" => StoreFault::Login,
         "WRONGTYPE" => StoreFault::Foreign,
-        "MISCONF" | "NOREPLICAS" | "BUSY" => StoreFault::NotReady,
+        "MISCONF" | "NOREPLICAS" => StoreFault::NotWritable,
+        "BUSY" => StoreFault::NotReady,
         _ => StoreFault::Refused,
     }
 }

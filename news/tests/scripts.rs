@@ -56,29 +56,35 @@ fn row(sequence: u64, user: &str, value: u64, end: &str) -> String {
     format!("[\"r\",{sequence},\"i\",\"user\",\"{user}\",\"epoch_below\",{value},{end}]")
 }
 
+/// An entry's end as the scripts take it.
+fn end_of(entry: &str) -> &str {
+    let end = entry.trim_end_matches(']').rsplit(',').next().unwrap();
+    if end == "null" { "" } else { end }
+}
+
 #[test]
 fn a_batch_is_appended_only_where_it_follows() {
     let server = Server::start(&[]);
     let entry = row(1, "a", 1, "null");
     assert_eq!(
-        publish(&server, &["e1", "0", "1", "1", "10", "s", &entry, ""]),
+        publish(&server, &["e1", "0", "1", "1", "10", "s", &entry, "", ""]),
         "epoch "
     );
     epoch_at(&server, "0");
     assert_eq!(
-        publish(&server, &["e2", "0", "1", "1", "10", "s", &entry, ""]),
+        publish(&server, &["e2", "0", "1", "1", "10", "s", &entry, "", ""]),
         "epoch "
     );
     assert_eq!(
-        publish(&server, &["e1", "5", "6", "6", "10", "s", &entry, ""]),
+        publish(&server, &["e1", "5", "6", "6", "10", "s", &entry, "", ""]),
         "head 0"
     );
     assert_eq!(
-        publish(&server, &["e1", "0", "1", "1", "10", "s", &entry, ""]),
+        publish(&server, &["e1", "0", "1", "1", "10", "s", &entry, "", ""]),
         "ok 1"
     );
     assert_eq!(
-        publish(&server, &["e1", "0", "1", "1", "10", "s", &entry, ""]),
+        publish(&server, &["e1", "0", "1", "1", "10", "s", &entry, "", ""]),
         "head 1"
     );
     // Numbers whose rows were purged.
@@ -87,7 +93,7 @@ fn a_batch_is_appended_only_where_it_follows() {
     assert_eq!(
         publish(
             &server,
-            &["e1", "7", "8", "8", "10", "t", &row(8, "b", 1, "null"), ""]
+            &["e1", "7", "8", "8", "10", "t", &row(8, "b", 1, "null"), "", ""]
         ),
         "damaged "
     );
@@ -100,7 +106,20 @@ fn the_count_is_always_that_of_the_entries() {
     epoch_at(&server, "0");
     let publish = |after: u64, slot: &str, entry: &str, ended: &str| {
         let (after, next) = (after.to_string(), (after + 1).to_string());
-        let done = publish(&server, &["e1", &after, &next, &next, "10", slot, entry, ended]);
+        let done = publish(
+            &server,
+            &[
+                "e1",
+                &after,
+                &next,
+                &next,
+                "10",
+                slot,
+                entry,
+                ended,
+                end_of(entry),
+            ],
+        );
         assert_eq!(done, format!("ok {next}"));
         let number = |reply: String| reply.trim_matches(|c: char| !c.is_ascii_digit()).to_owned();
         let count = server.ask(&["HGET", META, "count"]);
@@ -113,7 +132,7 @@ fn the_count_is_always_that_of_the_entries() {
     assert_eq!(publish(1, "s", &row(2, "a", 6, "200"), "").0, "1");
     // It refuses more, but not for as long: both stay.
     let (count, kept) = publish(2, "s", &row(3, "a", 7, "150"), "");
-    assert!(count == "2" && kept.contains("s#3"), "{kept}");
+    assert!(count == "2" && kept.contains("3#s"), "{kept}");
     // It refuses nothing that is not refused already.
     assert_eq!(publish(3, "s", &row(4, "a", 5, "120"), "").0, "2");
     assert_eq!(
@@ -134,6 +153,74 @@ fn the_count_is_always_that_of_the_entries() {
     assert_eq!(forget("150", "10"), ":1");
     assert_eq!(forget("1000", "10"), ":1");
     assert_eq!(publish(6, "z", &row(7, "z", 1, "null"), "").0, "2");
+}
+
+/// What a batch does is what its entries would do one by one.
+#[test]
+fn entries_of_one_batch_see_each_other() {
+    let entries = [
+        ("s", row(1, "a", 5, "100"), ""),
+        ("s", row(2, "a", 6, "200"), ""),
+        ("s", row(3, "a", 7, "150"), ""),
+        ("s", row(4, "a", 5, "120"), ""),
+        ("g", "[\"g\",5,\"i\",\"k\",\"00\",\"s\",[],300]".to_owned(), ""),
+        ("end", row(6, "k", 1, "null"), "g"),
+        ("t", row(7, "t", 1, "400"), ""),
+        ("t", row(8, "t", 1, "null"), ""),
+        ("g", "[\"g\",9,\"i\",\"k\",\"01\",\"s\",[],300]".to_owned(), ""),
+        ("h", "[\"g\",10,\"i\",\"l\",\"02\",\"s\",[],500]".to_owned(), ""),
+        ("end2", row(11, "l", 1, "600"), "h"),
+    ];
+    let held = |pieces: &[usize]| {
+        let server = Server::start(&[]);
+        epoch_at(&server, "0");
+        let mut at = 0;
+        for piece in pieces {
+            let (after, last) = (at.to_string(), (at + piece).to_string());
+            let first = (at + 1).to_string();
+            let mut words = vec!["e1", &after, &first, &last, "100"];
+            for (slot, text, ended) in &entries[at..at + piece] {
+                words.extend([slot, text.as_str(), ended, end_of(text)]);
+            }
+            assert_eq!(publish(&server, &words), format!("ok {last}"));
+            at += piece;
+            let count = server.ask(&["HGET", META, "count"]);
+            let count = count.lines().nth(1).unwrap();
+            assert_eq!(server.ask(&["HLEN", ENTRIES]).trim(), format!(":{count}"));
+        }
+        let lines = |reply: String| {
+            let mut lines: Vec<String> = reply.lines().map(str::to_owned).collect();
+            lines.sort();
+            lines
+        };
+        (
+            lines(server.ask(&["HGETALL", ENTRIES])),
+            server.ask(&["ZRANGE", EXPIRY, "0", "-1", "WITHSCORES"]),
+        )
+    };
+    let one_by_one = held(&[1; 11]);
+    assert_eq!(one_by_one, held(&[11]));
+    assert_eq!(one_by_one, held(&[4, 4, 3]));
+    let scores = &one_by_one.1;
+    assert!(scores.contains("150") && !scores.contains("400"), "{scores}");
+}
+
+/// A user may be called what another's entry is kept under beside its slot.
+#[test]
+fn an_entry_that_stands_beside_another_takes_no_slot() {
+    let server = Server::start(&[]);
+    epoch_at(&server, "0");
+    let words = |after: &'static str, first: &'static str, slot: &'static str, entry: &str| {
+        let end = end_of(entry).to_owned();
+        let entry = entry.to_owned();
+        let words = ["e1", after, first, first, "10", slot, &entry, "", &end];
+        assert_eq!(publish(&server, &words), format!("ok {first}"));
+    };
+    words("0", "1", "r:user:a#3", &row(1, "a#3", 1, "null"));
+    words("1", "2", "r:user:a", &row(2, "a", 5, "200"));
+    words("2", "3", "r:user:a", &row(3, "a", 7, "150"));
+    assert!(server.ask(&["HGET", ENTRIES, "r:user:a#3"]).contains("\"a#3\""));
+    assert!(server.ask(&["HLEN", ENTRIES]).starts_with(":3"));
 }
 
 #[test]
@@ -177,7 +264,7 @@ fn an_epoch_is_flipped_by_one_builder_only_and_only_whole() {
             &server,
             &script,
             &[entries, expiry],
-            &[there, "60000", &slot, &entry, ""],
+            &[there, "60000", &slot, &entry, "", "500"],
         )
     };
     let flip = |epoch: &str, head: &str, count: &str| {

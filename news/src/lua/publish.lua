@@ -1,7 +1,7 @@
 -- Appends a batch, if the head is still the one that it follows. Effects are all or none.
 -- KEYS: meta, entries, expiry, stream
 -- ARGV: epoch, head that is expected, first, last, how many of the log's numbers the stream keeps,
---       then slot, text and ended slot of each entry
+--       then the entries as put_all takes them
 -- Returns: {'ok', head} | {'head', head} | {'epoch', ''} | {'damaged', ''}
 local meta = redis.call('HMGET', KEYS[1], 'epoch', 'head', 'count')
 if meta[1] ~= ARGV[1] then return {'epoch', ''} end
@@ -15,8 +15,8 @@ local newest = redis.call('XREVRANGE', KEYS[4], '+', '-', 'COUNT', 1)
 if newest[1] and tonumber(string.match(newest[1][1], '^%d+')) >= tonumber(ARGV[4]) then
   return {'damaged', ''}
 end
-for i = 6, #ARGV, 3 do
-  count = count + put(KEYS[2], KEYS[3], ARGV[i], ARGV[i + 1], ARGV[i + 2])
+count = count + put_all(KEYS[2], KEYS[3], 6)
+for i = 6, #ARGV, 4 do
   item[#item + 1] = 'e'
   item[#item + 1] = ARGV[i + 1]
 end

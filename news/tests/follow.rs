@@ -126,52 +126,6 @@ async fn a_replica_that_was_overtaken_publishes_at_once_all_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn how_far_an_entry_has_come_is_known_by_name() {
-    let server = Server::start(&[]);
-    let log = MemoryLog::new();
-    let publisher = publish(&server.connector(), &log);
-    let gateways: Vec<_> = (0..3).map(|_| Gateway::new(&log)).collect();
-    let mut tasks: Vec<_> = gateways
-        .iter()
-        .enumerate()
-        .map(|(number, gateway)| gateway.follow(&server.connector(), &format!("edge {number}")))
-        .collect();
-    until("loaded", || gateways.iter().all(|gateway| gateway.is_fresh())).await;
-    let sequence = log.ban("mallory");
-    publisher.wake();
-    let reach = publisher.reach(sequence, Duration::from_secs(5)).await.unwrap();
-    println!("reach: {:?}", reach.took);
-    assert!(reach.is_complete(), "{reach:?}");
-    let names: Vec<_> = reach
-        .gateways
-        .iter()
-        .map(|gateway| gateway.name.as_str())
-        .collect();
-    assert_eq!(names, ["edge 0", "edge 1", "edge 2"]);
-
-    // One that stops in order is not waited for; one that just falls silent is named.
-    tasks.pop().unwrap().stop().await;
-    drop(tasks.pop());
-    let sequence = log.ban("eve");
-    publisher.wake();
-    let reach = publisher
-        .reach(sequence, Duration::from_millis(300))
-        .await
-        .unwrap();
-    let applied: Vec<_> = reach
-        .gateways
-        .iter()
-        .map(|gateway| (gateway.name.as_str(), gateway.applied))
-        .collect();
-    assert_eq!(applied, [("edge 0", true), ("edge 1", false)]);
-    // Until it has been silent for long.
-    until("forgotten", || {
-        !server.ask(&["HVALS", "{durward}:gateways"]).contains("edge 1")
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_are_granted_and_ended_and_expired_entries_leave_redis() {
     let server = Server::start(&[]);
     let log = MemoryLog::new();

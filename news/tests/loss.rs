@@ -1,12 +1,11 @@
-//! Redis loses what it was given, or refuses it; SQL is the truth, and no revocation is lost.
+//! Redis loses what it was given; SQL is the truth, and no revocation is lost.
 
 mod parties;
 mod servers;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use durward_contract::Sequence;
-use durward_news::{PublishFault, StoreFault};
 use parties::{Gateway, MemoryLog, publish, until};
 use servers::{PATIENCE, Server, connector};
 
@@ -125,43 +124,6 @@ async fn a_gap_in_the_stream_and_one_that_is_silent_make_it_load_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_redis_that_may_evict_is_never_attested() {
-    let server = Server::start(&["--maxmemory-policy", "allkeys-lru"]);
-    let log = MemoryLog::new();
-    log.ban("alice");
-    let publisher = publish(&server.connector(), &log);
-    let gateway = Gateway::new(&log);
-    let _task = gateway.follow(&server.connector(), "edge");
-    let evicting = Some(PublishFault::Store(StoreFault::Evicting));
-    until("refused", || publisher.status().fault == evicting).await;
-    // News is worth having, trust it is not.
-    until("loaded", || gateway.refuses("alice")).await;
-    assert!(!publisher.status().healthy && publisher.status().attestations == 0);
-    assert_eq!(gateway.age(), Duration::MAX);
-    let bob = log.ban("bob");
-    publisher.wake();
-    until("applied", || gateway.applied() == bob).await;
-    server.ask(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
-    until("fresh", || gateway.is_fresh() && publisher.status().healthy).await;
-    gateway.was_told_the_truth();
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_redis_that_does_not_say_whether_it_evicts_is_never_attested() {
-    let server = Server::start(&[]);
-    let secretive = ["ACL", "SETUSER", "default", "-info", "-config"];
-    assert_eq!(server.ask(&secretive), "+OK\r\n");
-    let log = MemoryLog::new();
-    let publisher = publish(&server.connector(), &log);
-    let evicting = Some(PublishFault::Store(StoreFault::Evicting));
-    until("refused", || publisher.status().fault == evicting).await;
-    assert_eq!(publisher.status().attestations, 0);
-    // Either of the two is enough.
-    assert_eq!(server.ask(&["ACL", "SETUSER", "default", "+config"]), "+OK\r\n");
-    until("healthy", || publisher.status().healthy).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_stream_keeps_the_last_entries_only() {
     let server = Server::start(&["--stream-node-max-entries", "1"]);
     let log = MemoryLog::new();
@@ -224,61 +186,6 @@ async fn evictions_are_noticed_and_all_is_built_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_redis_refuses_and_what_it_refused_comes_later() {
-    let server = Server::start(&[]);
-    let log = MemoryLog::new();
-    log.ban("alice");
-    let publisher = publish(&server.connector(), &log);
-    let gateway = Gateway::new(&log);
-    let _task = gateway.follow(&server.connector(), "edge");
-    until("loaded", || gateway.is_fresh()).await;
-    server.ask(&["CONFIG", "SET", "maxmemory", "1mb"]);
-    let bob = log.ban("bob");
-    publisher.wake();
-    until("refused", || {
-        publisher.status().fault == Some(PublishFault::Store(StoreFault::Full))
-    })
-    .await;
-    assert!(publisher.status().refused_writes > 0 && !publisher.status().healthy);
-    until("stale", || !gateway.is_fresh()).await;
-    assert!(!gateway.refuses("bob"));
-    server.ask(&["CONFIG", "SET", "maxmemory", "0"]);
-    until("delivered", || gateway.applied() == bob && gateway.is_fresh()).await;
-    gateway.was_told_the_truth();
-    assert!(publisher.status().healthy);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replica_is_neither_written_nor_believed() {
-    let server = Server::start(&[]);
-    let log = MemoryLog::new();
-    log.ban("alice");
-    let publisher = publish(&server.connector(), &log);
-    until("healthy", || publisher.status().healthy).await;
-    let replica = Server::start(&["--replicaof", &format!("127.0.0.1 {}", server.port)]);
-    until("copied", || {
-        replica.ask(&["EXISTS", "{durward}:meta"]).contains(":1")
-    })
-    .await;
-    let lost = publish(&replica.connector(), &log);
-    let gateway = Gateway::new(&log);
-    let task = gateway.follow(&replica.connector(), "edge");
-    until("refused", || {
-        lost.status().fault == Some(PublishFault::Store(StoreFault::NotMaster))
-    })
-    .await;
-    let errors = || {
-        task.status()
-            .errors()
-            .find(|(fault, _)| *fault == StoreFault::NotMaster)
-            .unwrap()
-            .1
-    };
-    until("refused", || errors() > 1).await;
-    assert!(!gateway.is_loaded());
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failover_that_loses_writes_is_made_good_from_sql() {
     let mut first = Server::start(&["--repl-diskless-sync-delay", "0"]);
     let second = Server::start(&["--replicaof", &format!("127.0.0.1 {}", first.port)]);
@@ -330,111 +237,4 @@ async fn a_failover_that_loses_writes_is_made_good_from_sql() {
     .await;
     gateway.was_told_the_truth();
     drop(task);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_restored_database_is_neither_published_nor_attested() {
-    let server = Server::start(&[]);
-    let log = MemoryLog::new();
-    for number in 0..10 {
-        log.ban(&format!("user{number}"));
-    }
-    let publisher = publish(&server.connector(), &log);
-    let gateway = Gateway::new(&log);
-    let task = gateway.follow(&server.connector(), "edge");
-    until("loaded", || gateway.is_fresh()).await;
-    log.restore(5);
-    until("refused", || {
-        publisher.status().fault == Some(PublishFault::LogWentBack)
-    })
-    .await;
-    until("stale", || !gateway.is_fresh()).await;
-    assert_eq!(gateway.applied(), Sequence(10));
-    // Even where Redis is lost too, the gateway does not forget.
-    server.ask(&["FLUSHALL"]);
-    until("behind", || task.status().behind).await;
-    assert!(gateway.refuses("user9") && gateway.applied() == Sequence(10));
-    until("published", || publisher.status().healthy).await;
-    assert!(!gateway.is_fresh());
-    // Numbers beyond what it has are news again.
-    for number in 0..10 {
-        log.ban(&format!("new{number}"));
-    }
-    publisher.wake();
-    until("fresh", || {
-        gateway.is_fresh() && gateway.applied() == Sequence(15)
-    })
-    .await;
-    gateway.was_told_the_truth();
-}
-
-/// Its numbers are given again, beyond what Redis has, to other entries than before: the log is not
-/// believed for that, and what gateways know they keep.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_restored_database_that_has_overtaken_redis_is_not_believed_either() {
-    let server = Server::start(&[]);
-    let log = MemoryLog::new();
-    for number in 0..10 {
-        log.ban(&format!("user{number}"));
-    }
-    let publisher = publish(&server.connector(), &log);
-    let gateway = Gateway::new(&log);
-    let _task = gateway.follow(&server.connector(), "edge");
-    until("loaded", || gateway.is_fresh()).await;
-    log.restore(5);
-    until("noticed", || {
-        publisher.status().fault == Some(PublishFault::LogWentBack)
-    })
-    .await;
-    let before = publisher.status().attestations;
-    for number in 0..6 {
-        log.ban(&format!("again{number}"));
-    }
-    publisher.wake();
-    until("stale", || !gateway.is_fresh()).await;
-    let other = publish(&server.connector(), &log);
-    until("another replica sees it too", || {
-        other.status().fault == Some(PublishFault::LogWentBack)
-    })
-    .await;
-    other.stop().await;
-    assert_eq!(publisher.status().fault, Some(PublishFault::LogWentBack));
-    assert_eq!(publisher.status().attestations, before);
-    let reach = publisher.reach(Sequence(11), Duration::from_millis(100)).await;
-    assert!(reach.is_err(), "{reach:?}");
-    assert!(gateway.refuses("user9"));
-    // The operator empties Redis to have it published again.
-    server.ask(&["FLUSHALL"]);
-    until("fresh", || {
-        gateway.is_fresh() && gateway.applied() == Sequence(11)
-    })
-    .await;
-    assert!(gateway.refuses("user9") && gateway.refuses("again5"));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn another_database_waits_until_the_first_is_no_longer_published() {
-    let server = Server::start(&[]);
-    let first_log = MemoryLog::new();
-    first_log.ban("alice");
-    let first = publish(&server.connector(), &first_log);
-    until("healthy", || first.status().healthy).await;
-    let second_log = MemoryLog::new();
-    second_log.set_log("log-2");
-    second_log.ban("bob");
-    second_log.ban("carol");
-    let second = publish(&server.connector(), &second_log);
-    until("refused", || {
-        second.status().fault == Some(PublishFault::AnotherLog)
-    })
-    .await;
-    let before = first.status().attestations;
-    until("the first goes on", || first.status().attestations > before + 8).await;
-    assert!(first.status().healthy && second.status().rebuilds == 0);
-    first.stop().await;
-    until("replaced", || second.status().healthy).await;
-    let gateway = Gateway::new(&second_log);
-    let _task = gateway.follow(&server.connector(), "edge");
-    until("loaded", || gateway.is_loaded()).await;
-    assert!(gateway.refuses("bob") && !gateway.refuses("alice"));
 }

@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, Mutex};
 
-use durward_news::{FollowerTask, Publisher};
+use durward_news::{FollowerTask, PublishFault, Publisher};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{IntCounterVec, IntGauge, Opts};
+use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
 type Result<T> = std::result::Result<T, prometheus::Error>;
 
@@ -14,6 +14,7 @@ pub struct PublisherMetrics {
     publisher: Arc<Publisher>,
     up: IntGauge,
     published: IntGauge,
+    fault: IntGaugeVec,
     events: Events,
 }
 
@@ -30,6 +31,13 @@ impl PublisherMetrics {
                 "durward_news_published_sequence",
                 "Place in the revocation log up to which all is in Redis",
             )?,
+            fault: IntGaugeVec::new(
+                Opts::new(
+                    "durward_news_publisher_fault",
+                    "1 for what is wrong with publishing now, 0 for what is not",
+                ),
+                &["fault"],
+            )?,
             events: Events::new(
                 "durward_news_publisher_events_total",
                 "What happened while publishing: attestation, rebuild, refused_write, eviction",
@@ -40,13 +48,23 @@ impl PublisherMetrics {
 
 impl Collector for PublisherMetrics {
     fn desc(&self) -> Vec<&Desc> {
-        [self.up.desc(), self.published.desc(), self.events.counter.desc()].concat()
+        [
+            self.up.desc(),
+            self.published.desc(),
+            self.fault.desc(),
+            self.events.counter.desc(),
+        ]
+        .concat()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
         let status = self.publisher.status();
         self.up.set(i64::from(status.healthy));
         self.published.set(whole(status.published.0));
+        for fault in PublishFault::all() {
+            let now = i64::from(status.fault == Some(fault));
+            self.fault.with_label_values(&[fault.as_str()]).set(now);
+        }
         self.events.set("attestation", status.attestations);
         self.events.set("rebuild", status.rebuilds);
         self.events.set("refused_write", status.refused_writes);
@@ -54,6 +72,7 @@ impl Collector for PublisherMetrics {
         [
             self.up.collect(),
             self.published.collect(),
+            self.fault.collect(),
             self.events.counter.collect(),
         ]
         .concat()

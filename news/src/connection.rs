@@ -9,7 +9,8 @@ use redis::aio::ConnectionLike;
 use redis::{Cmd, Pipeline, RedisFuture, Value, cmd};
 
 use crate::cluster::{Cluster, home_of};
-use crate::dial::{Node, dial};
+use crate::dial::{Ask, Node, dial, dial_scan};
+use crate::entry_scan::EntryScan;
 use crate::store_config::RedisTarget;
 use crate::store_error::{StoreError, StoreFault};
 use crate::store_url::{Endpoint, Topology};
@@ -68,18 +69,35 @@ impl Connector {
     /// error there, and never followed: whoever compares two answers must know that they came from
     /// the same server.
     pub(crate) async fn connect_home(&self, timeouts: Timeouts) -> Result<Node, StoreError> {
+        let endpoint = self.home(timeouts).await?;
+        let mut node = self.dial(&endpoint, timeouts).await?;
+        self.is_home(&mut node, &endpoint).await?;
+        Ok(node)
+    }
+
+    /// The same for reading all that an epoch holds.
+    pub(crate) async fn connect_scan(&self, timeouts: Timeouts) -> Result<EntryScan, StoreError> {
+        let endpoint = self.home(timeouts).await?;
+        let target = &self.target;
+        let (tls, login) = (target.tls.as_ref(), &target.login);
+        let mut scan = dial_scan(&endpoint, tls, login, target.database, timeouts).await?;
+        self.is_home(&mut scan, &endpoint).await?;
+        Ok(scan)
+    }
+
+    async fn home(&self, timeouts: Timeouts) -> Result<Endpoint, StoreError> {
         match &self.target.topology {
-            Topology::Single(endpoint) => self.dial(endpoint, timeouts).await,
-            Topology::Sentinel { sentinels, master } => {
-                let endpoint = self.ask_sentinels(sentinels, master, timeouts).await?;
-                let mut node = self.dial(&endpoint, timeouts).await?;
-                is_master(&mut node, &endpoint).await?;
-                Ok(node)
-            }
-            Topology::Cluster(_) => {
-                let endpoint = home_of(self, timeouts).await?;
-                self.dial(&endpoint, timeouts).await
-            }
+            Topology::Single(endpoint) => Ok(endpoint.clone()),
+            Topology::Sentinel { sentinels, master } => self.ask_sentinels(sentinels, master, timeouts).await,
+            Topology::Cluster(_) => home_of(self, timeouts).await,
+        }
+    }
+
+    /// A sentinel may be wrong for a moment: the server itself has to say that it is the master.
+    async fn is_home(&self, node: &mut impl Ask, endpoint: &Endpoint) -> Result<(), StoreError> {
+        match &self.target.topology {
+            Topology::Sentinel { .. } => is_master(node, endpoint).await,
+            Topology::Single(_) | Topology::Cluster(_) => Ok(()),
         }
     }
 
@@ -149,8 +167,7 @@ impl Connector {
     }
 }
 
-/// A sentinel may be wrong for a moment: the server itself has to say so.
-async fn is_master(node: &mut Node, endpoint: &Endpoint) -> Result<(), StoreError> {
+async fn is_master(node: &mut impl Ask, endpoint: &Endpoint) -> Result<(), StoreError> {
     match node.ask(&cmd("ROLE")).await? {
         Value::Array(parts) if parts.first() == Some(&Value::BulkString(b"master".to_vec())) => Ok(()),
         Value::Array(_) => Err(StoreError::new(

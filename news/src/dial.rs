@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
 use crate::connection::Timeouts;
+use crate::entry_scan::EntryScan;
 use crate::reply_limit::ReplyLimit;
 use crate::store_config::Login;
 use crate::store_error::{StoreError, StoreFault, answer};
@@ -31,6 +32,23 @@ const USER_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct Node {
     pub(crate) connection: MultiplexedConnection,
     _driver: Arc<Driver>,
+}
+
+/// Whom one can ask.
+pub(crate) trait Ask: Send {
+    /// Asks, and gives an error reply as what it is.
+    fn tell(&mut self, command: &Cmd) -> impl Future<Output = Result<Value, StoreError>> + Send;
+
+    /// Asks, and takes every error reply for an error.
+    fn ask(&mut self, command: &Cmd) -> impl Future<Output = Result<Value, StoreError>> + Send {
+        async { answer(Ok(self.tell(command).await?)) }
+    }
+}
+
+impl Ask for Node {
+    async fn tell(&mut self, command: &Cmd) -> Result<Value, StoreError> {
+        Ok(self.connection.send_packed_command(command).await?)
+    }
 }
 
 impl Node {
@@ -57,20 +75,8 @@ pub(crate) async fn dial(
     database: i64,
     timeouts: Timeouts,
 ) -> Result<Node, StoreError> {
-    let dialed = tokio::time::timeout(timeouts.connect, async {
-        let stream = open(endpoint).await?;
-        let stream: Box<dyn ByteStream> = match tls {
-            None => Box::new(stream),
-            Some(config) => {
-                let name = ServerName::try_from(endpoint.host.clone())
-                    .map_err(|error| StoreError::new(StoreFault::Unreachable, error))?;
-                Box::new(
-                    TlsConnector::from(Arc::clone(config))
-                        .connect(name, stream)
-                        .await?,
-                )
-            }
-        };
+    within(endpoint, timeouts, async {
+        let stream = open_stream(endpoint, tls).await?;
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(timeouts.connect))
             .set_response_timeout(Some(timeouts.response));
@@ -82,15 +88,54 @@ pub(crate) async fn dial(
             _driver: Arc::new(Driver(tokio::spawn(driver))),
         })
     })
-    .await;
-    dialed
-        .unwrap_or_else(|_| Err(StoreError::timeout("connecting")))
-        .map_err(|error: StoreError| {
-            StoreError::new(error.fault, format_args!("{endpoint}: {}", error.detail))
-        })
+    .await
 }
 
-trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
+/// The same for reading all that an epoch holds.
+pub(crate) async fn dial_scan(
+    endpoint: &Endpoint,
+    tls: Option<&Arc<ClientConfig>>,
+    login: &Login,
+    database: i64,
+    timeouts: Timeouts,
+) -> Result<EntryScan, StoreError> {
+    within(endpoint, timeouts, async {
+        let stream = open_stream(endpoint, tls).await?;
+        let mut scan = EntryScan::new(stream, timeouts.response);
+        scan.log_in(login, database).await?;
+        Ok(scan)
+    })
+    .await
+}
+
+async fn within<T>(
+    endpoint: &Endpoint,
+    timeouts: Timeouts,
+    dialed: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    tokio::time::timeout(timeouts.connect, dialed)
+        .await
+        .unwrap_or_else(|_| Err(StoreError::timeout("connecting")))
+        .map_err(|error| StoreError::new(error.fault, format_args!("{endpoint}: {}", error.detail)))
+}
+
+async fn open_stream(
+    endpoint: &Endpoint,
+    tls: Option<&Arc<ClientConfig>>,
+) -> Result<Box<dyn ByteStream>, StoreError> {
+    let stream = open(endpoint).await?;
+    let Some(config) = tls else {
+        return Ok(Box::new(stream));
+    };
+    let name = ServerName::try_from(endpoint.host.clone())
+        .map_err(|error| StoreError::new(StoreFault::Unreachable, error))?;
+    let stream = TlsConnector::from(Arc::clone(config))
+        .connect(name, stream)
+        .await?;
+    Ok(Box::new(stream))
+}
+
+pub(crate) trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for S {}
 

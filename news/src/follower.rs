@@ -29,6 +29,8 @@ pub struct FollowerOptions {
     pub longest_wait: Duration,
     /// Over which time the gateways spread a reload.
     pub reload_spread: Duration,
+    /// How many gateways load at the same time. The others wait for their turn.
+    pub loads_at_once: u32,
     /// How long news may be missing before all is loaded again.
     pub longest_lag: Duration,
     /// After how long all is loaded again where an entry could not be read.
@@ -43,6 +45,7 @@ impl Default for FollowerOptions {
             block: Duration::from_secs(5),
             longest_wait: Duration::from_millis(1500),
             reload_spread: Duration::from_millis(500),
+            loads_at_once: 4,
             longest_lag: Duration::from_secs(1),
             reload_unreadable: Duration::from_secs(60),
         }

@@ -4,27 +4,28 @@
 //! Nothing that Redis says, or fails to say, ever means "not revoked": every error ends in silence,
 //! and silence grows stale.
 
+mod load;
+mod stream;
+mod view;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use durward_contract::{Follower, Sequence};
 use parking_lot::Mutex;
-use redis::{Value, cmd};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
-use crate::connection::Timeouts;
+use self::load::Load;
+use self::view::View;
 use crate::dial::Node;
 use crate::follower::Shared;
 use crate::freshness::FreshnessRing;
-use crate::protocol::{EpochKeys, Keys, LEAVE, Meta, PULSE, Report};
+use crate::load_place::LoadPlace;
+use crate::protocol::{EpochKeys, Keys, LEAVE, Meta, Report};
 use crate::random::{self, Backoff};
-use crate::snapshot;
 use crate::store_error::{StoreError, StoreFault};
-use crate::stream_batch::{Batch, read_batches};
 
-/// How many batches are read at a time.
-const READ_BATCHES: u32 = 64;
 /// A connection that lasted this long was a good one: the next is tried at once.
 const LASTING: Duration = Duration::from_secs(5);
 /// Reports of what was applied are at least this far apart.
@@ -36,6 +37,7 @@ pub(crate) struct Following {
     follower: Arc<dyn Follower>,
     /// Whose report it is.
     id: String,
+    place: LoadPlace,
     /// Calls to the follower are made under this lock, in log order.
     state: Mutex<State>,
     applied: Notify,
@@ -60,20 +62,15 @@ struct Loaded {
     log: String,
 }
 
-/// How things stand, as one pulse saw them.
-struct View {
-    meta: Option<Meta>,
-    /// The attestation of the highest tick: tick, head, epoch.
-    attested: Option<(u64, Sequence, String)>,
-}
-
 impl Following {
     pub(crate) fn new(shared: Arc<Shared>, follower: Arc<dyn Follower>) -> Self {
+        let id = random::id();
         Self {
             keys: Keys::new(shared.connector.namespace()),
+            place: LoadPlace::new(&id, shared.options.loads_at_once),
             shared,
             follower,
-            id: random::id(),
+            id,
             state: Mutex::default(),
             applied: Notify::new(),
             start: Instant::now(),
@@ -133,9 +130,13 @@ impl Following {
             };
             let epoch = self.keys.epoch(&meta.epoch);
             if self.must_load(&meta) {
-                tokio::select! {
-                    loaded = self.load(&epoch) => loaded?,
-                    failed = self.beat_on(&mut pulse, &mut ring) => return Err(failed),
+                let loaded = tokio::select! {
+                    loaded = self.load(&epoch) => loaded,
+                    failed = self.beat_on(&mut pulse, &mut ring) => Err(failed),
+                };
+                self.place.let_go();
+                if let Load::Outdated = loaded? {
+                    continue;
                 }
             }
             tokio::select! {
@@ -177,121 +178,6 @@ impl Following {
             Some(loaded) => state.reload || loaded.epoch != meta.epoch || loaded.log != meta.log,
             None => true,
         }
-    }
-
-    async fn load(&self, epoch: &EpochKeys) -> Result<(), StoreError> {
-        let options = &self.shared.options;
-        let (at_least, again, doubted) = {
-            let state = self.state.lock();
-            (state.applied, state.loaded.is_some(), state.doubted)
-        };
-        if again {
-            // A thousand gateways notice the same thing at the same time.
-            sleep(random::up_to(options.reload_spread)).await;
-        }
-        let mut node = self.shared.connector.connect_home(options.timeouts).await?;
-        let follower = self.follower.as_ref();
-        let known = match (again, doubted) {
-            (false, _) => snapshot::Known::Nothing,
-            (true, false) => snapshot::Known::Replaceable,
-            (true, true) => snapshot::Known::Kept,
-        };
-        let loaded = snapshot::load(&mut node, &self.keys, epoch, follower, at_least, known).await?;
-        let mut state = self.state.lock();
-        state.loaded = Some(Loaded {
-            epoch: epoch.epoch.clone(),
-            log: loaded.log,
-        });
-        state.applied = loaded.head;
-        state.reload = false;
-        state.unreadable_since = None;
-        if loaded.unreadable > 0 {
-            self.say_unreadable(&mut state, loaded.unreadable);
-        }
-        let mut status = self.shared.status.lock();
-        status.epoch = Some(epoch.epoch.clone());
-        status.applied = loaded.head;
-        status.unreadable = state.unreadable_since.is_some();
-        status.loads += 1;
-        drop(status);
-        tracing::info!(
-            head = loaded.head.0,
-            epoch = epoch.epoch,
-            "news of revocations is loaded"
-        );
-        Ok(())
-    }
-
-    /// Applies each batch as it comes. On a connection of its own: while Redis blocks it, nothing
-    /// else that is asked there is answered, not even once we no longer wait.
-    async fn read_stream(&self, epoch: &EpochKeys) -> StoreError {
-        let options = &self.shared.options;
-        let blocking = Timeouts {
-            response: options.block + options.timeouts.response,
-            ..options.timeouts
-        };
-        let mut node = match self.shared.connector.connect_home(blocking).await {
-            Ok(node) => node,
-            Err(error) => return error,
-        };
-        loop {
-            let after = self.state.lock().applied;
-            let mut command = cmd("XREAD");
-            command.arg("COUNT").arg(READ_BATCHES).arg("BLOCK");
-            command.arg(u64::try_from(options.block.as_millis()).unwrap_or(u64::MAX));
-            command
-                .arg("STREAMS")
-                .arg(&epoch.stream)
-                .arg(format!("{}-0", after.0));
-            let batches = match node.ask(&command).await {
-                Ok(Value::Nil) => continue,
-                Ok(reply) => read_batches(reply),
-                Err(error) => return error,
-            };
-            let Some(batches) = batches else {
-                self.state.lock().reload = true;
-                return StoreError::unexpected("XREAD");
-            };
-            for batch in batches {
-                if let Err(error) = self.apply(batch) {
-                    self.state.lock().reload = true;
-                    return error;
-                }
-            }
-            self.applied.notify_one();
-        }
-    }
-
-    fn apply(&self, batch: Batch) -> Result<(), StoreError> {
-        let mut state = self.state.lock();
-        let applied = state.applied;
-        if batch.last <= applied {
-            return Ok(());
-        }
-        if batch.first.0 > applied.0 + 1 {
-            return Err(StoreError::new(
-                StoreFault::NotReady,
-                format_args!("news between {} and {} is missing", applied.0, batch.first.0),
-            ));
-        }
-        self.follower.apply(&batch.news, batch.last);
-        state.applied = batch.last;
-        if batch.unreadable > 0 {
-            self.say_unreadable(&mut state, batch.unreadable);
-        }
-        let mut status = self.shared.status.lock();
-        status.applied = batch.last;
-        status.unreadable = state.unreadable_since.is_some();
-        Ok(())
-    }
-
-    fn say_unreadable(&self, state: &mut State, entries: usize) {
-        state.unreadable_since.get_or_insert_with(Instant::now);
-        tracing::error!(
-            entries,
-            "entries of the revocation log cannot be read, so that nothing it says counts as fresh: \
-             is a gateway older than the auth service?"
-        );
     }
 
     /// Hears how things stand and attests, until something has to be loaded or waited for.
@@ -353,14 +239,17 @@ impl Following {
 
     /// Passes an attestation on, if all that it speaks of was applied and nothing is in doubt.
     fn attest(&self, view: &View, ring: &FreshnessRing, epoch: &EpochKeys) {
-        let Some((tick, head, of)) = &view.attested else {
+        let Some(attested) = &view.attested else {
             return;
         };
         let state = self.state.lock();
-        if *of != epoch.epoch || *head > state.applied || state.unreadable_since.is_some() || state.reload {
+        let is_covered = attested.epoch == epoch.epoch && attested.head <= state.applied;
+        if !is_covered || state.unreadable_since.is_some() || state.reload {
             return;
         }
-        let Some(since) = ring.since(*tick) else { return };
+        let Some(since) = ring.since(attested.tick) else {
+            return;
+        };
         let age = self.start.elapsed().saturating_sub(since);
         // What was applied beyond the attested head was read later still.
         self.follower.attest(state.applied, age);
@@ -369,16 +258,6 @@ impl Following {
 
     /// Says what was applied, and hears how things stand.
     async fn beat(&self, node: &mut Node, ring: &mut FreshnessRing) -> Result<View, StoreError> {
-        type Seen = (
-            Option<u64>,
-            Option<u64>,
-            Option<u64>,
-            Option<String>,
-            Option<String>,
-            Option<String>,
-            Option<String>,
-            Option<String>,
-        );
         let report = {
             let state = self.state.lock();
             Report {
@@ -387,34 +266,25 @@ impl Following {
                 name: self.shared.name.clone(),
             }
         };
-        let keys = &self.keys;
         let sent = self.start.elapsed();
-        let (tick, attested, head, attested_epoch, epoch, log, meta_head, went_back): Seen = PULSE
-            .run(
-                node,
-                &[&keys.meta, &keys.pulse, &keys.gateways],
-                &[self.id.clone(), report.to_text()],
-            )
-            .await?;
-        ring.observe(sent, tick.unwrap_or(0));
-        if went_back.is_some() {
+        let view = View::of(node, &self.keys, &self.id, &report).await?;
+        ring.observe(sent, view.tick);
+        if view.went_back {
             // What SQL has forgotten is not forgotten here.
             self.state.lock().doubted = true;
         }
-        Ok(View {
-            meta: Meta::read(epoch, log, meta_head.as_deref()),
-            attested: match (attested, head, attested_epoch) {
-                (Some(tick), Some(head), Some(epoch)) => Some((tick, Sequence(head), epoch)),
-                _ => None,
-            },
-        })
+        Ok(view)
     }
 
     /// Keeps reporting while something else takes long.
     async fn beat_on(&self, node: &mut Node, ring: &mut FreshnessRing) -> StoreError {
         loop {
             sleep(random::around(self.shared.options.pulse)).await;
-            if let Err(error) = self.beat(node, ring).await {
+            let beat = async {
+                self.beat(node, ring).await?;
+                self.place.keep(node, &self.keys).await
+            };
+            if let Err(error) = beat.await {
                 return error;
             }
         }

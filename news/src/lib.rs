@@ -13,9 +13,11 @@
 mod cluster;
 mod connection;
 mod dial;
+mod entry_scan;
 mod follower;
 mod following;
 mod freshness;
+mod load_place;
 mod log;
 mod protocol;
 mod publish_batch;

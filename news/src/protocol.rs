@@ -5,8 +5,8 @@ use std::sync::LazyLock;
 use durward_contract::{News, Sequence, wire};
 use redis::{FromRedisValue, ServerErrorKind, Value, cmd, from_redis_value};
 
-use crate::dial::Node;
-use crate::store_error::{StoreError, StoreFault};
+use crate::dial::Ask;
+use crate::store_error::{StoreError, StoreFault, answer};
 
 /// The most entries of a batch, and their size. One entry always fits.
 pub(crate) const BATCH_ENTRIES: u32 = 512;
@@ -19,6 +19,7 @@ pub(crate) struct Keys {
     pub meta: String,
     pub pulse: String,
     pub gateways: String,
+    pub loads: String,
     pub lock: String,
 }
 
@@ -38,6 +39,7 @@ impl Keys {
             meta: format!("{tag}:meta"),
             pulse: format!("{tag}:pulse"),
             gateways: format!("{tag}:gateways"),
+            loads: format!("{tag}:loads"),
             lock: format!("{tag}:rebuild"),
             tag,
         }
@@ -73,6 +75,7 @@ script!(BEGIN, "lua/begin.lua");
 script!(ATTEST, "lua/attest.lua");
 script!(PULSE, "lua/pulse.lua");
 script!(LEAVE, "lua/leave.lua");
+script!(PLACE, "lua/place.lua");
 script!(CHECK, "lua/check.lua");
 script!(FORGET, "lua/forget.lua");
 script!(SWEEP, "lua/sweep.lua");
@@ -86,7 +89,7 @@ impl Script {
     /// Runs it and reads its reply.
     pub(crate) async fn run<T: FromRedisValue>(
         &self,
-        node: &mut Node,
+        node: &mut impl Ask,
         keys: &[&str],
         arguments: &[String],
     ) -> Result<T, StoreError> {
@@ -95,15 +98,12 @@ impl Script {
             command.arg(code).arg(keys.len()).arg(keys).arg(arguments);
             command
         };
-        let known = node
-            .connection
-            .send_packed_command(&call("EVALSHA", &self.hash))
-            .await?;
+        let known = node.tell(&call("EVALSHA", &self.hash)).await?;
         let reply = match &known {
             Value::ServerError(error) if error.kind() == Some(ServerErrorKind::NoScript) => {
                 node.ask(&call("EVAL", self.code)).await?
             }
-            _ => known.extract_error()?,
+            _ => answer(Ok(known))?,
         };
         read(reply)
     }
@@ -201,6 +201,7 @@ mod tests {
             &keys.meta,
             &keys.pulse,
             &keys.gateways,
+            &keys.loads,
             &keys.lock,
             &epoch.entries,
             &epoch.expiry,

@@ -11,13 +11,13 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// The longest string in a reply, in bytes. A stream's item with a whole batch is the largest.
-const MAX_BULK_BYTES: u64 = 16 << 20;
+pub(crate) const MAX_BULK_BYTES: u64 = 16 << 20;
 /// The longest line: an error, a status, a length.
-const MAX_LINE_BYTES: usize = 64 << 10;
+pub(crate) const MAX_LINE_BYTES: usize = 64 << 10;
 /// The most elements of a reply, at all depths.
-const MAX_ELEMENTS: u64 = 1 << 20;
+pub(crate) const MAX_ELEMENTS: u64 = 1 << 20;
 /// The longest reply.
-const MAX_REPLY_BYTES: u64 = 64 << 20;
+pub(crate) const MAX_REPLY_BYTES: u64 = 64 << 20;
 
 /// A stream whose replies are bounded.
 #[derive(Debug)]
@@ -68,7 +68,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ReplyLimit<S> {
 
 /// Where in a reply the next byte is.
 #[derive(Debug, Default)]
-struct Scan {
+pub(crate) struct Scan {
     /// The line so far, without its end; only its head is kept.
     line: Vec<u8>,
     line_bytes: usize,
@@ -85,7 +85,7 @@ struct Scan {
 const LINE_HEAD: usize = 32;
 
 impl Scan {
-    fn take(&mut self, mut bytes: &[u8]) -> Result<(), &'static str> {
+    pub(crate) fn take(&mut self, mut bytes: &[u8]) -> Result<(), &'static str> {
         while !bytes.is_empty() {
             if self.open == 0 {
                 (self.open, self.elements, self.bytes) = (1, 1, 0);
@@ -107,6 +107,11 @@ impl Scan {
             bytes = &bytes[taken..];
         }
         Ok(())
+    }
+
+    /// Whether a reply has just ended.
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.open == 0 && self.elements > 0
     }
 
     fn take_line(&mut self, bytes: &[u8]) -> Result<usize, &'static str> {

@@ -334,3 +334,50 @@ fn a_gateway_reports_hears_and_is_forgotten_when_it_falls_silent() {
     begin(&server, "p3");
     assert_eq!(sweep(), ":1");
 }
+
+#[test]
+fn places_are_few_kept_given_back_and_lost() {
+    const LOADS: &str = "{t}:loads";
+    let server = Server::start(&[]);
+    let place = |word: &str, gateway: &str, milliseconds: &str| {
+        let script = include_str!("../src/lua/place.lua");
+        run(
+            &server,
+            script,
+            &[META, LOADS],
+            &[word, gateway, milliseconds, "2"],
+        )
+    };
+    assert_eq!(place("take", "g1", "60000"), ":1 ");
+    epoch_at(&server, "1");
+    assert_eq!(place("take", "g2", "60000"), ":1 e1");
+    assert_eq!(place("take", "g3", "60000"), ":0 e1");
+    // Once more is not one more.
+    assert_eq!(place("take", "g1", "60000"), ":1 e1");
+    assert_eq!(place("keep", "g1", "60000"), ":1 e1");
+    assert_eq!(place("keep", "g3", "60000"), ":0 e1");
+    assert_eq!(place("give", "g3", "60000"), ":0 e1");
+    assert!(server.ask(&["HLEN", LOADS]).starts_with(":2"));
+    assert_eq!(place("give", "g1", "60000"), ":0 e1");
+    assert_eq!(place("keep", "g1", "60000"), ":0 e1");
+    assert_eq!(place("take", "g3", "60000"), ":1 e1");
+    // What nobody wrote like that is nobody's.
+    server.ask(&["HSET", LOADS, "1", "garbage", "2", "1 g2"]);
+    assert_eq!(place("take", "g4", "60000"), ":1 e1");
+    assert_eq!(place("take", "g5", "60000"), ":1 e1");
+    assert_eq!(place("take", "g6", "60000"), ":0 e1");
+}
+
+#[test]
+fn a_gateway_that_leaves_is_noted_and_then_forgotten() {
+    let server = Server::start(&[]);
+    begin(&server, "p1");
+    let leave = include_str!("../src/lua/leave.lua");
+    assert_eq!(run(&server, leave, &[PULSE, GATEWAYS], &["g1"]), ":1");
+    assert!(server.ask(&["HGET", GATEWAYS, "g1"]).contains("\r\n1 left\r\n"));
+    for _ in 0..31 {
+        begin(&server, "p1");
+    }
+    let sweep = include_str!("../src/lua/sweep.lua");
+    assert_eq!(run(&server, sweep, &[PULSE, GATEWAYS], &["30"]), ":1");
+}

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use durward_contract::{Bar, Sequence};
 use durward_news::{Publisher, PublisherOptions};
-use parties::{Gateway, MemoryLog, publish, until};
+use parties::{Gateway, MemoryLog, NOBODY, Road, publish, until};
 use servers::Server;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -194,12 +194,13 @@ async fn a_later_entry_that_refuses_less_does_not_displace_one_that_refuses_more
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_that_were_purged_leave_no_gap() {
-    let server = Server::start(&[]);
-    let log = MemoryLog::new();
-    let publisher = publish(&server.connector(), &log);
-    let gateway = Gateway::new(&log);
-    let task = gateway.follow(&server.connector(), "edge");
-    until("loaded", || gateway.is_fresh()).await;
+    let Road {
+        server: _server,
+        log,
+        publisher,
+        gateway,
+        task,
+    } = Road::with(NOBODY).await;
     for number in 0..10 {
         log.ban(&format!("user{number}"));
     }

@@ -6,20 +6,18 @@ mod servers;
 use std::time::Instant;
 
 use durward_contract::Sequence;
-use parties::{Gateway, MemoryLog, publish, until};
+use parties::{Gateway, MemoryLog, Road, publish, until, users};
 use servers::{PATIENCE, Server, connector};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_was_killed_and_starts_empty_is_filled_again() {
-    let mut server = Server::start(&[]);
-    let log = MemoryLog::new();
-    for number in 0..1000 {
-        log.ban(&format!("user{number}"));
-    }
-    let publisher = publish(&server.connector(), &log);
-    let gateway = Gateway::new(&log);
-    let task = gateway.follow(&server.connector(), "edge");
-    until("loaded", || gateway.is_fresh()).await;
+    let Road {
+        mut server,
+        log,
+        publisher,
+        gateway,
+        task,
+    } = Road::with(users(1000)).await;
     server.kill();
     let meanwhile = log.ban("meanwhile");
     publisher.wake();
@@ -39,15 +37,13 @@ async fn a_redis_that_was_killed_and_starts_empty_is_filled_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn flushed_and_damaged_keys_are_noticed_and_built_anew() {
-    let server = Server::start(&[]);
-    let log = MemoryLog::new();
-    for number in 0..1000 {
-        log.ban(&format!("user{number}"));
-    }
-    let publisher = publish(&server.connector(), &log);
-    let gateway = Gateway::new(&log);
-    let task = gateway.follow(&server.connector(), "edge");
-    until("loaded", || gateway.is_fresh()).await;
+    let Road {
+        server,
+        log,
+        publisher,
+        gateway,
+        task,
+    } = Road::with(users(1000)).await;
     let meta = || "{durward}:meta".to_owned();
     let damages: [&dyn Fn(); 6] = [
         &|| drop(server.ask(&["FLUSHALL"])),
@@ -84,13 +80,13 @@ async fn flushed_and_damaged_keys_are_noticed_and_built_anew() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gap_in_the_stream_and_one_that_is_silent_make_it_load_again() {
-    let server = Server::start(&[]);
-    let log = MemoryLog::new();
-    log.ban("alice");
-    let publisher = publish(&server.connector(), &log);
-    let gateway = Gateway::new(&log);
-    let task = gateway.follow(&server.connector(), "edge");
-    until("loaded", || gateway.is_fresh()).await;
+    let Road {
+        server,
+        log,
+        publisher,
+        gateway,
+        task,
+    } = Road::with(["alice"]).await;
     publisher.stop().await;
     let (meta, entries) = ("{durward}:meta", server.entries());
     let stream = entries.replace(":entries", ":stream");

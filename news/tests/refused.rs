@@ -6,18 +6,18 @@ mod servers;
 use std::time::Duration;
 
 use durward_news::{FollowerTask, PublishFault, StoreFault};
-use parties::{Gateway, MemoryLog, publish, until};
+use parties::{Gateway, MemoryLog, Road, publish, until};
 use servers::Server;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_redis_refuses_and_what_it_refused_comes_later() {
-    let server = Server::start(&[]);
-    let log = MemoryLog::new();
-    log.ban("alice");
-    let publisher = publish(&server.connector(), &log);
-    let gateway = Gateway::new(&log);
-    let _task = gateway.follow(&server.connector(), "edge");
-    until("loaded", || gateway.is_fresh()).await;
+    let Road {
+        server,
+        log,
+        publisher,
+        gateway,
+        task: _task,
+    } = Road::with(["alice"]).await;
     server.ask(&["CONFIG", "SET", "maxmemory", "1mb"]);
     let bob = log.ban("bob");
     publisher.wake();
@@ -95,13 +95,14 @@ async fn a_replica_is_neither_written_nor_believed() {
 }
 
 /// Bans somebody while Redis takes no writes, and again once it does.
-async fn is_refused_and_delivered_later(server: &Server, off: impl Fn(), on: impl Fn()) {
-    let log = MemoryLog::new();
-    log.ban("alice");
-    let publisher = publish(&server.connector(), &log);
-    let gateway = Gateway::new(&log);
-    let task = gateway.follow(&server.connector(), "edge");
-    until("loaded", || gateway.is_fresh()).await;
+async fn is_refused_and_delivered_later(road: &Road, off: impl Fn(), on: impl Fn()) {
+    let Road {
+        log,
+        publisher,
+        gateway,
+        task,
+        ..
+    } = road;
     assert_eq!(publisher.status().refused_writes, 0);
     off();
     let bob = log.ban("bob");
@@ -114,7 +115,7 @@ async fn is_refused_and_delivered_later(server: &Server, off: impl Fn(), on: imp
     until("stale", || !gateway.is_fresh()).await;
     assert!(gateway.refuses("alice") && !gateway.refuses("bob"));
     until("said by the gateway", || {
-        errors(&task, StoreFault::NotWritable) > 0
+        errors(task, StoreFault::NotWritable) > 0
     })
     .await;
     on();
@@ -134,17 +135,21 @@ fn errors(task: &FollowerTask, of: StoreFault) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_lacks_replicas_refuses_and_what_it_refused_comes_later() {
-    let server = Server::start(&[]);
+    let road = Road::with(["alice"]).await;
     let need = |replicas: &str| {
-        let reply = server.ask(&["CONFIG", "SET", "min-replicas-to-write", replicas]);
+        let reply = road
+            .server
+            .ask(&["CONFIG", "SET", "min-replicas-to-write", replicas]);
         assert_eq!(reply, "+OK\r\n");
     };
-    is_refused_and_delivered_later(&server, || need("1"), || need("0")).await;
+    is_refused_and_delivered_later(&road, || need("1"), || need("0")).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_cannot_save_refuses_and_what_it_refused_comes_later() {
-    let server = Server::start(&["--stop-writes-on-bgsave-error", "yes"]);
+    let strict = Server::start(&["--stop-writes-on-bgsave-error", "yes"]);
+    let road = Road::through(strict, ["alice"]).await;
+    let server = &road.server;
     assert_eq!(server.ask(&["CONFIG", "SET", "save", "3600 1"]), "+OK\r\n");
     // Not even root can replace a folder with a file.
     let dump = server.folder.join("dump.rdb");
@@ -165,7 +170,7 @@ async fn a_redis_that_cannot_save_refuses_and_what_it_refused_comes_later() {
         std::fs::remove_dir(&dump).unwrap();
         save("ok");
     };
-    is_refused_and_delivered_later(&server, off, on).await;
+    is_refused_and_delivered_later(&road, off, on).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

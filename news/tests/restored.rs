@@ -7,20 +7,18 @@ use std::time::Duration;
 
 use durward_contract::Sequence;
 use durward_news::PublishFault;
-use parties::{Gateway, MemoryLog, publish, until};
+use parties::{Gateway, MemoryLog, Road, publish, until, users};
 use servers::Server;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restored_database_is_neither_published_nor_attested() {
-    let server = Server::start(&[]);
-    let log = MemoryLog::new();
-    for number in 0..10 {
-        log.ban(&format!("user{number}"));
-    }
-    let publisher = publish(&server.connector(), &log);
-    let gateway = Gateway::new(&log);
-    let task = gateway.follow(&server.connector(), "edge");
-    until("loaded", || gateway.is_fresh()).await;
+    let Road {
+        server,
+        log,
+        publisher,
+        gateway,
+        task,
+    } = Road::with(users(10)).await;
     log.restore(5);
     until("refused", || {
         publisher.status().fault == Some(PublishFault::LogWentBack)
@@ -50,15 +48,13 @@ async fn a_restored_database_is_neither_published_nor_attested() {
 /// believed for that, and what gateways know they keep.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restored_database_that_has_overtaken_redis_is_not_believed_either() {
-    let server = Server::start(&[]);
-    let log = MemoryLog::new();
-    for number in 0..10 {
-        log.ban(&format!("user{number}"));
-    }
-    let publisher = publish(&server.connector(), &log);
-    let gateway = Gateway::new(&log);
-    let _task = gateway.follow(&server.connector(), "edge");
-    until("loaded", || gateway.is_fresh()).await;
+    let Road {
+        server,
+        log,
+        publisher,
+        gateway,
+        task: _task,
+    } = Road::with(users(10)).await;
     log.restore(5);
     until("noticed", || {
         publisher.status().fault == Some(PublishFault::LogWentBack)

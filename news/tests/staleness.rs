@@ -6,7 +6,7 @@ mod servers;
 use std::time::{Duration, Instant};
 
 use durward_news::{PublishFault, StoreFault};
-use parties::{Gateway, MemoryLog, STALE, publish, until};
+use parties::{Gateway, MemoryLog, NOBODY, Road, STALE, publish, until};
 use servers::{Server, connector};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -32,12 +32,13 @@ async fn a_redis_that_answers_is_stale_once_its_publishers_are_gone() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn publishers_without_sql_attest_nothing() {
-    let server = Server::start(&[]);
-    let log = MemoryLog::new();
-    let publisher = publish(&server.connector(), &log);
-    let gateway = Gateway::new(&log);
-    let _task = gateway.follow(&server.connector(), "edge");
-    until("fresh", || gateway.is_fresh()).await;
+    let Road {
+        server: _server,
+        log,
+        publisher,
+        gateway,
+        task: _task,
+    } = Road::with(NOBODY).await;
     log.set_down(true);
     until("stale", || !gateway.is_fresh()).await;
     assert_eq!(publisher.status().fault, Some(PublishFault::Log));
@@ -77,12 +78,13 @@ async fn an_attestation_is_as_old_as_the_reading_behind_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_hangs_is_no_news_and_is_followed_again() {
-    let server = Server::start(&[]);
-    let log = MemoryLog::new();
-    let publisher = publish(&server.connector(), &log);
-    let gateway = Gateway::new(&log);
-    let task = gateway.follow(&server.connector(), "edge");
-    until("fresh", || gateway.is_fresh()).await;
+    let Road {
+        server,
+        log,
+        publisher,
+        gateway,
+        task,
+    } = Road::with(NOBODY).await;
     server.signal("-STOP");
     until("noticed", || {
         !task.status().connected && !publisher.status().healthy
@@ -162,13 +164,13 @@ async fn serve(listener: TcpListener, reply: Option<&'static [u8]>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_entry_that_cannot_be_read_takes_the_trust_away() {
-    let server = Server::start(&[]);
-    let log = MemoryLog::new();
-    log.ban("alice");
-    let publisher = publish(&server.connector(), &log);
-    let gateway = Gateway::new(&log);
-    let task = gateway.follow(&server.connector(), "edge");
-    until("fresh", || gateway.is_fresh()).await;
+    let Road {
+        server,
+        log,
+        publisher,
+        gateway,
+        task,
+    } = Road::with(["alice"]).await;
     // A newer auth service has a kind of entry that this gateway does not know.
     let entries = server.entries();
     let add =

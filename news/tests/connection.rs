@@ -1,10 +1,12 @@
 //! Connecting to real servers of every kind, and to what is none.
 
+mod parties;
 mod servers;
 
 use std::time::{Duration, Instant};
 
-use durward_news::{StoreFault, Timeouts};
+use durward_news::{Connector, StoreFault, Timeouts};
+use parties::{Gateway, MemoryLog, publish, until};
 use redis::{AsyncCommands, cmd, pipe};
 use servers::{PATIENCE, Server, connector, free_port};
 use tokio::io::AsyncWriteExt;
@@ -21,10 +23,9 @@ async fn one_server_with_a_password_and_a_database() {
     let password = server.folder.join("password");
     std::fs::write(&password, "hunter2\n").unwrap();
     let options = format!("password: {{ file: {} }}", password.display());
-    let mut connection = connector(&format!("{}/3", server.url()), &options)
-        .connect(Timeouts::default())
-        .await
-        .unwrap();
+    let third = connector(&format!("{}/3", server.url()), &options);
+    news_travels_by(&third).await;
+    let mut connection = third.connect(Timeouts::default()).await.unwrap();
     let _: () = connection.set("a", "b").await.unwrap();
     let (first, second): (String, Option<String>) = pipe()
         .get("a")
@@ -40,6 +41,17 @@ async fn one_server_with_a_password_and_a_database() {
         Err(error) => error,
     };
     assert_eq!(error.fault, StoreFault::Login, "{error}");
+}
+
+/// What loads has a connection of its own, which logs in by itself.
+async fn news_travels_by(connector: &Connector) {
+    let log = MemoryLog::new();
+    log.ban("alice");
+    let _publisher = publish(connector, &log);
+    let gateway = Gateway::new(&log);
+    let task = gateway.follow(connector, "edge");
+    until("fresh", || gateway.is_fresh()).await;
+    assert!(gateway.refuses("alice") && task.status().loads == 1);
 }
 
 #[tokio::test]
@@ -181,10 +193,9 @@ async fn tls_trusts_whom_it_was_told_to_and_shows_its_certificate() {
         cert,
     ]);
     let both = format!("tls: {{ ca: {cert}, cert: {cert}, key: {key} }}");
-    let mut connection = connector(&format!("rediss://127.0.0.1:{tls}"), &both)
-        .connect(Timeouts::default())
-        .await
-        .unwrap();
+    let encrypted = connector(&format!("rediss://127.0.0.1:{tls}"), &both);
+    news_travels_by(&encrypted).await;
+    let mut connection = encrypted.connect(Timeouts::default()).await.unwrap();
     let _: () = connection.set("a", "b").await.unwrap();
     // No client certificate, and a server that nobody vouches for.
     for options in [format!("tls: {{ ca: {cert} }}"), String::new()] {

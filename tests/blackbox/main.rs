@@ -22,6 +22,7 @@ mod metrics;
 mod pasted;
 mod paths;
 mod postgres;
+mod publisher_metrics;
 mod real_backends;
 mod requests;
 mod revoke;

@@ -15,6 +15,16 @@ pub(crate) fn ip_value(ip: IpAddr) -> Result<HeaderValue, InvalidHeaderValue> {
     }
 }
 
+/// Appends an address.
+pub(crate) fn push_ip(text: &mut Vec<u8>, ip: IpAddr) {
+    match ip {
+        IpAddr::V4(ip) => text.extend_from_slice(V4Text::of(ip).as_bytes()),
+        IpAddr::V6(ip) => {
+            let _ = write!(text, "{ip}");
+        }
+    }
+}
+
 /// Appends an address with its port, as `Display` has it.
 pub(crate) fn push_socket(text: &mut Vec<u8>, address: SocketAddr) {
     match address {

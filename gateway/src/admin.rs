@@ -83,6 +83,7 @@ fn families(shared: &Shared) -> Vec<MetricFamily> {
     families.extend(revocation_families(shared));
     families.extend(key_families(shared));
     families.extend(cache_families(shared));
+    families.extend(shared.asked.families());
     families.push(single_gauge(
         "durward_config_generation",
         "How often a configuration was taken over",

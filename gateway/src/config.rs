@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use durward_config::{Diagnostics, Node, Place, Section, Value};
 
+use crate::forward_auth::{ForwardAuthConfig, compile_forward_auth};
 use crate::secret::resolve;
 use crate::upstream_config::{UpstreamConfig, compile_upstreams};
 
@@ -26,6 +27,8 @@ pub struct GatewaySections<'a> {
     pub listen: Option<&'a Node>,
     /// `admin`: metrics and health.
     pub admin: Option<&'a Node>,
+    /// `forward_auth`: where other proxies ask.
+    pub forward_auth: Option<&'a Node>,
     /// `upstreams`.
     pub upstreams: Option<&'a Node>,
     /// `shutdown_grace`: how long open requests may take to end.
@@ -52,6 +55,7 @@ impl<'a> GatewaySections<'a> {
         Self {
             listen: section.optional("listen"),
             admin: section.optional("admin"),
+            forward_auth: section.optional("forward_auth"),
             upstreams: section.optional("upstreams"),
             shutdown_grace: section.optional("shutdown_grace"),
             access_log: section.optional("access_log"),
@@ -86,6 +90,8 @@ pub struct GatewayConfig {
     pub listen: Vec<SocketAddr>,
     /// Where metrics and health are; nowhere if absent.
     pub admin: Option<SocketAddr>,
+    /// Where other proxies ask; nowhere if absent.
+    pub forward_auth: Option<ForwardAuthConfig>,
     /// The upstreams, in file order: a route's upstream id is an index into them.
     pub upstreams: Vec<UpstreamConfig>,
     /// How long open requests may take to end at shutdown.
@@ -115,6 +121,7 @@ impl GatewayConfig {
         let GatewaySections {
             listen,
             admin,
+            forward_auth,
             upstreams,
             shutdown_grace,
             access_log,
@@ -131,6 +138,7 @@ impl GatewayConfig {
             base: base.to_owned(),
             listen: compile_listen(listen, place, d),
             admin: admin.and_then(|node| node.socket_address("admin", d)),
+            forward_auth: compile_forward_auth(forward_auth, d),
             upstreams: compile_upstreams(upstreams, place, base, d),
             shutdown_grace: duration(
                 shutdown_grace,
@@ -172,6 +180,7 @@ impl GatewayConfig {
             ),
         };
         config.check_addresses(listen, admin, d);
+        config.check_forward_auth(forward_auth, d);
         let failed = found.has_errors();
         diagnostics.append(found);
         (!failed).then_some(config)
@@ -181,6 +190,21 @@ impl GatewayConfig {
     pub fn upstream_names(&self) -> Vec<(String, Place)> {
         let named = |upstream: &UpstreamConfig| (upstream.name.clone(), upstream.place);
         self.upstreams.iter().map(named).collect()
+    }
+
+    fn check_forward_auth(&self, node: Option<&Node>, diagnostics: &mut Diagnostics) {
+        let (Some(node), Some(forward_auth)) = (node, &self.forward_auth) else {
+            return;
+        };
+        let address = forward_auth.listen;
+        if address.port() != 0 && (self.listen.contains(&address) || self.admin == Some(address)) {
+            let message = format!("`forward_auth` is on another listener's address {address}");
+            diagnostics.error(
+                node.place,
+                message,
+                "give it an address that only the proxies can reach",
+            );
+        }
     }
 
     fn check_addresses(&self, listen: Option<&Node>, admin: Option<&Node>, diagnostics: &mut Diagnostics) {

@@ -113,14 +113,23 @@ pub(crate) enum Admission<'s> {
     Asking(Box<Asking<'s>>),
 }
 
+/// A request that is decided on: one that is proxied, or one that a proxy asks about.
+pub(crate) trait Asked {
+    /// Its facts; `raw` is the header section as it was sent.
+    fn facts<'a>(&'a self, shared: &Shared, raw: &'a [u8]) -> Result<RequestFacts<'a>, Rejection>;
+
+    /// The target that would be forwarded if nobody set another.
+    fn sent_target(&self) -> &[u8];
+}
+
 /// Decides on a request, enters it among the open ones where it is permitted, and counts the
 /// decision.
-pub(crate) fn admit<'s>(shared: &'s Shared, session: &Session, record: &mut RequestRecord) -> Admission<'s> {
+pub(crate) fn admit<'s>(shared: &'s Shared, asked: &impl Asked, record: &mut RequestRecord) -> Admission<'s> {
     let mut timer = PhaseTimer::since(record.started);
     record.wall = clock::wall_at(record.started);
     let now = clock::unix_seconds(record.wall);
     let version = shared.known.version();
-    let result = match judge(shared, session, record, now, &mut timer) {
+    let result = match judge(shared, asked, record, now, &mut timer) {
         Ok(None) => enter(shared, record, version),
         Ok(Some(pending)) => {
             return Admission::Asking(Box::new(Asking {
@@ -189,12 +198,12 @@ fn settle(
 /// Decides, as far as it goes without the store.
 fn judge<'s>(
     shared: &'s Shared,
-    session: &Session,
+    asked: &impl Asked,
     record: &mut RequestRecord,
     now: UnixSeconds,
     timer: &mut PhaseTimer,
 ) -> Result<Option<Box<Pending<'s>>>, Rejection> {
-    let facts = facts(shared, session, &record.raw)?;
+    let facts = asked.facts(shared, &record.raw)?;
     let known = KnownAt {
         known: &shared.known,
         at: record.started,
@@ -214,29 +223,35 @@ fn judge<'s>(
             return Err(rejection);
         }
     };
-    record.forward_target = differs(facts.forward_target(), session.req_header().raw_path());
+    record.forward_target = differs(facts.forward_target(), asked.sent_target());
     Ok(pending)
 }
 
-/// The facts of the request as it was sent.
-fn facts<'s>(shared: &Shared, session: &'s Session, raw: &'s [u8]) -> Result<RequestFacts<'s>, Rejection> {
-    let header = session.req_header();
-    let http1 = session.as_http1().is_some();
-    let target = match http1 {
-        true => wire_checks::check(raw, &header.headers, shared.max_header_bytes)?.target,
-        false => header.raw_path(),
-    };
-    RequestFacts::judge(RawRequest {
-        method: &header.method,
-        target,
-        authority: if http1 {
-            None
-        } else {
-            header.uri.authority().map(|authority| authority.as_str())
-        },
-        version: header.version,
-        headers: &header.headers,
-    })
+/// The request as it was sent.
+impl Asked for Session {
+    fn facts<'a>(&'a self, shared: &Shared, raw: &'a [u8]) -> Result<RequestFacts<'a>, Rejection> {
+        let header = self.req_header();
+        let http1 = self.as_http1().is_some();
+        let target = match http1 {
+            true => wire_checks::check(raw, &header.headers, shared.max_header_bytes)?.target,
+            false => header.raw_path(),
+        };
+        RequestFacts::judge(RawRequest {
+            method: &header.method,
+            target,
+            authority: if http1 {
+                None
+            } else {
+                header.uri.authority().map(|authority| authority.as_str())
+            },
+            version: header.version,
+            headers: &header.headers,
+        })
+    }
+
+    fn sent_target(&self) -> &[u8] {
+        self.req_header().raw_path()
+    }
 }
 
 fn differs(judged: &[u8], sent: &[u8]) -> Option<Vec<u8>> {

@@ -20,6 +20,7 @@ use crate::cancellable::Cancellable;
 use crate::config::GatewayConfig;
 use crate::decision::Known;
 use crate::explain::{self, ExplainRequest};
+use crate::forward_auth::{ForwardAuth, ForwardAuthCounts};
 use crate::housekeeping::Housekeeper;
 use crate::in_flight::InFlight;
 use crate::issuer_keys::IssuerKeys;
@@ -119,6 +120,7 @@ pub struct Gateway {
 struct Listeners {
     edge: Vec<Bound>,
     admin: Option<Bound>,
+    forward_auth: Option<Bound>,
     log_writer: AccessLogWriter,
 }
 
@@ -160,6 +162,11 @@ impl Gateway {
                 .map(|address| bind(*address))
                 .collect::<Result<_, _>>()?,
             admin: config.admin.map(bind).transpose()?,
+            forward_auth: config
+                .forward_auth
+                .as_ref()
+                .map(|forward_auth| bind(forward_auth.listen))
+                .transpose()?,
             log_writer,
         };
         let upstream_names = config
@@ -176,6 +183,7 @@ impl Gateway {
             log,
             in_flight: InFlight::default(),
             max_header_bytes: config.max_header_bytes,
+            asked: ForwardAuthCounts::default(),
             neighbours: OnceLock::new(),
             policy,
         };
@@ -214,6 +222,15 @@ impl Gateway {
             .map(|bound| bound.address)
     }
 
+    /// Where other proxies ask.
+    pub fn forward_auth_address(&self) -> Option<SocketAddr> {
+        let listeners = self.listeners.lock();
+        listeners
+            .as_ref()
+            .and_then(|listeners| listeners.forward_auth.as_ref())
+            .map(|bound| bound.address)
+    }
+
     /// Whether it can decide: keys are there and the mirror is loaded.
     pub fn is_ready(&self) -> bool {
         Readiness::of(&self.shared, *self.draining.borrow()).ready
@@ -235,6 +252,7 @@ impl Gateway {
         let Some(Listeners {
             edge,
             admin,
+            forward_auth,
             log_writer,
         }) = self.listeners.lock().take()
         else {
@@ -259,6 +277,20 @@ impl Gateway {
             None,
             self.draining.subscribe(),
         ));
+        if let (Some(bound), Some(config)) = (forward_auth, &self.config.forward_auth) {
+            let app = ForwardAuth {
+                shared: Arc::clone(&self.shared),
+                config: config.clone(),
+            };
+            let app = Cancellable::new(app, Arc::clone(&self.shared.streams), self.config.header_timeout);
+            server.add_service(BoundService::new(
+                "forward-auth",
+                app,
+                vec![bound],
+                None,
+                self.draining.subscribe(),
+            ));
+        }
         if let Some(bound) = admin {
             let app = Admin {
                 shared: Arc::clone(&self.shared),

@@ -15,6 +15,7 @@
 //! | asking the application's own store instead, in lookup mode | `lookup.rs` |
 //! | the request that the upstream gets: identity stripped, then set | `upstream_request.rs` |
 //! | the answer to a refused request | `problem.rs` |
+//! | the other door: proxies that ask about requests of their own | `forward_auth.rs` |
 //! | one line and one count for each request | `request_record.rs`, `log_line.rs`, `access_log.rs`, `metrics.rs` |
 //!
 //! [`GatewayConfig`] compiles this crate's part of the configuration file, [`Gateway`] runs it.
@@ -32,6 +33,7 @@ mod decision;
 #[cfg(test)]
 mod end_to_end;
 mod explain;
+mod forward_auth;
 mod gateway;
 mod grant_table;
 mod housekeeping;
@@ -62,6 +64,7 @@ mod wire_checks;
 
 pub use config::{AccessLogTarget, GatewayConfig, GatewaySections};
 pub use explain::{ExplainRequest, check_keys, explain_offline};
+pub use forward_auth::ForwardAuthConfig;
 pub use gateway::{Gateway, GatewayError, GatewayRevocations, OwnKeys, Shutdown, ShutdownTrigger};
 pub use revocation_feed::{MirrorLimits, RevocationFeed};
 pub use upstream_config::{FixedHeader, UpstreamConfig, UpstreamTimeouts};

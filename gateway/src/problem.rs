@@ -27,7 +27,8 @@ pub(crate) async fn respond(session: &mut Session, rejection: &Rejection) -> pin
     Ok(())
 }
 
-fn response_header(rejection: &Rejection, length: usize) -> pingora::Result<ResponseHeader> {
+/// The head of the answer.
+pub(crate) fn response_header(rejection: &Rejection, length: usize) -> pingora::Result<ResponseHeader> {
     let reason = rejection.reason;
     let mut header = ResponseHeader::build(reason.status(), Some(8))?;
     header.insert_header(header::CONTENT_TYPE, Rejection::PROBLEM_TYPE)?;

@@ -17,6 +17,7 @@ use crate::access_log::AccessLog;
 use crate::cancellable::Reused;
 use crate::clock;
 use crate::decision::{self, Admission, Known};
+use crate::forward_auth::ForwardAuthCounts;
 use crate::in_flight::InFlight;
 use crate::live_streams::LiveStreams;
 use crate::metrics::Metrics;
@@ -37,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) log: Arc<AccessLog>,
     pub(crate) in_flight: InFlight,
     pub(crate) max_header_bytes: usize,
+    /// What proxies asked at the other door.
+    pub(crate) asked: ForwardAuthCounts,
     /// What else of the process the admin listener shows.
     pub(crate) neighbours: OnceLock<Registry>,
 }

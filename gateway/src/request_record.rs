@@ -4,16 +4,16 @@
 //! task is dropped, never gets there; its record is made when this is dropped.
 
 use std::cell::Cell;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use durward_policy::{Permit, Principal, Reason, RouteId};
+use durward_policy::{AskingProxy, ForwardedRequest, Permit, Principal, Reason, RouteId};
 use pingora::proxy::Session;
 
-use crate::addresses::push_socket;
+use crate::addresses::{push_ip, push_socket};
 use crate::cancellable::begin_request;
 use crate::clock;
 use crate::live_streams::{Registration, RequestHandle};
@@ -27,6 +27,13 @@ const MAX_USER: usize = 256;
 const MAX_CAUSE: usize = 256;
 /// What most lines take; longer ones make the buffer grow.
 const TYPICAL_LINE: usize = 640;
+
+/// Who asks about a request that somebody else proxies.
+pub(crate) struct Question {
+    pub(crate) proxy: AskingProxy,
+    /// Whose request it is, by the proxy's word.
+    pub(crate) client: Option<IpAddr>,
+}
 
 /// A request on its way.
 pub(crate) struct RequestRecord {
@@ -52,6 +59,8 @@ pub(crate) struct RequestRecord {
     pub(crate) server: Option<SocketAddr>,
     pub(crate) upstream_took: Option<Duration>,
     pub(crate) status: u16,
+    /// Where a proxy asks about it.
+    pub(crate) question: Option<Box<Question>>,
     recorded: bool,
 }
 
@@ -79,6 +88,7 @@ impl RequestRecord {
             server: None,
             upstream_took: None,
             status: 0,
+            question: None,
             recorded: false,
         }
     }
@@ -99,6 +109,21 @@ impl RequestRecord {
             host,
         };
         self.record(&line, session.body_bytes_sent());
+    }
+
+    /// Records the answer to a proxy that asked about `request`.
+    pub(crate) fn answered(&mut self, request: Option<&ForwardedRequest>, status: u16, bytes: usize) {
+        self.status = status;
+        let raw = std::mem::take(&mut self.raw);
+        let line = match request {
+            Some(request) => RequestLine {
+                method: request.method().as_str().as_bytes(),
+                path: path_of(request.target()),
+                host: request.host(),
+            },
+            None => RequestLine::of(&raw),
+        };
+        self.record(&line, bytes);
     }
 
     fn record(&mut self, line: &RequestLine<'_>, bytes: usize) {
@@ -122,6 +147,14 @@ impl RequestRecord {
         if let Some(client) = self.client {
             line.extend_from_slice(b"\",\"peer\":\"");
             push_socket(line, client);
+        }
+        if let Some(question) = &self.question {
+            let proxy = question.proxy.name().as_bytes();
+            push_text(line, b"\",\"forward_auth\":\"", proxy, MAX_METHOD);
+            if let Some(client) = question.client {
+                line.extend_from_slice(b"\",\"client\":\"");
+                push_ip(line, client);
+            }
         }
         push_text(line, b"\",\"method\":\"", request.method, MAX_METHOD);
         push_text(line, b"\",\"host\":\"", request.host, MAX_HOST);

@@ -12,6 +12,7 @@ mod explain;
 mod faults;
 mod fleet;
 mod foreign_issuers;
+mod forward_auth;
 mod harness;
 mod identity;
 mod key_rotation;

@@ -19,6 +19,7 @@ mod claim_rule;
 mod credential;
 mod decide;
 mod explain;
+mod forwarded_request;
 mod host;
 mod identity_headers;
 mod issuer;
@@ -48,6 +49,7 @@ pub use decide::{Decision, Pending, Permit, Proofs, Refusal, decide};
 pub use explain::{
     ExplainCredential, ExplainedStep, Explaining, Explanation, PendingExplanation, Verdict, explain,
 };
+pub use forwarded_request::{AskingProxy, ForwardedRequest};
 pub use identity_headers::{HeaderSink, IdentityHeaders, ServiceHeaders, StripSet, canonical};
 pub use issuer::{
     AcceptedIssuers, Algorithm, Issuer, IssuerId, Issuers, KeySource, KeyType, OwnIssuer, TokenType,

@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use durward_config::{Diagnostics, Node, Place};
+use http::{HeaderName, HeaderValue};
 
+use crate::Permit;
+use crate::forwarded_request::IdentityNames;
 use crate::identity_headers::{IdentityPlan, ServiceHeaders, StripSet};
 use crate::issuer::{Issuers, OwnIssuer};
 use crate::lookup::Lookup;
@@ -64,6 +67,8 @@ pub struct Policy {
     issuers: Issuers,
     identity: IdentityPlan,
     service_headers: Arc<ServiceHeaders>,
+    /// Of users and of services.
+    identity_names: IdentityNames,
     routes: RouteTable,
     /// By [`RouteId`].
     strips: Vec<Arc<StripSet>>,
@@ -90,6 +95,7 @@ impl Policy {
             issuers: Issuers::default(),
             identity: IdentityPlan::default(),
             service_headers: Arc::default(),
+            identity_names: IdentityNames::default(),
             routes: RouteTable::default(),
             strips: Vec::new(),
             upstream_names: Vec::new(),
@@ -152,6 +158,23 @@ impl Policy {
     /// What is said of services.
     pub fn service_headers(&self) -> &Arc<ServiceHeaders> {
         &self.service_headers
+    }
+
+    /// Every identity header there is, with what a permit says in it, or empty: whoever copies all of
+    /// them leaves nothing of what a client sent in their place.
+    pub fn identity_answer<'p>(
+        &'p self,
+        permit: &'p Permit,
+    ) -> impl Iterator<Item = (&'p HeaderName, HeaderValue)> {
+        self.identity_names.iter().map(|name| {
+            let mut said = permit.identity_headers().iter();
+            let value = said.find_map(|(set, value)| (set == name).then(|| value.clone()));
+            (name, value.unwrap_or(HeaderValue::from_static("")))
+        })
+    }
+
+    pub(crate) fn identity_names(&self) -> &IdentityNames {
+        &self.identity_names
     }
 
     pub(crate) fn identity(&self) -> &IdentityPlan {

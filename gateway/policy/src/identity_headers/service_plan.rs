@@ -98,6 +98,10 @@ impl ServiceHeaders {
         self.0.iter().map(|header| header.name.as_str())
     }
 
+    pub(crate) fn header_names(&self) -> impl Iterator<Item = &HeaderName> {
+        self.0.iter().map(|header| &header.name)
+    }
+
     /// What is said of a key's service. Without scopes there is no header of scopes.
     pub(super) fn values<'s>(
         &'s self,

@@ -8,6 +8,7 @@ use durward_config::{Diagnostics, Node, Place, Value};
 use http::HeaderName;
 
 use super::{DEFAULT_MAX_STALENESS, Policy, PolicySections, RevocationsMode};
+use crate::forwarded_request::IdentityNames;
 use crate::identity_headers::{IdentityPlan, ServiceHeaders, StripSet, extra_names};
 use crate::issuer::Issuers;
 use crate::lookup::{Surroundings, lookup_section, refuse_allowance};
@@ -84,12 +85,18 @@ pub(super) fn policy(
         found.warning(node.place, "`revocations: none` beside an auth service", advice);
     }
     let strips = strip_sets(&routes, &identity, &service_headers, &strip);
+    let identity_names = identity
+        .iter()
+        .map(|(name, ..)| name)
+        .chain(service_headers.header_names());
+    let identity_names = IdentityNames::new(identity_names);
     let broken = found.has_errors();
     diagnostics.append(found);
     (!broken).then_some(Policy {
         issuers,
         identity,
         service_headers: Arc::new(service_headers),
+        identity_names,
         routes,
         strips,
         upstream_names: upstream_names.iter().map(|(name, _)| name.clone()).collect(),

@@ -1,0 +1,250 @@
+//! The door for proxies that are there already: they ask about a request, and this answers by the
+//! same decision as the edge's. It forwards nothing.
+//!
+//! What is promised ends with the answer: the proxy carries the request on, so a ban finds the next
+//! request and cuts no stream.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use durward_policy::{AskingProxy, ForwardedRequest, Permit, Reason, Rejection, RequestFacts};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use ipnet::IpNet;
+use pingora::apps::http_app::ServeHttp;
+use pingora::protocols::http::ServerSession;
+
+use crate::cancellable::{Reused, begin_request};
+use crate::decision::{self, Admission, Asked};
+use crate::problem;
+use crate::proxy::Shared;
+use crate::request_record::{Question, RequestRecord};
+use crate::wire_checks;
+
+mod config;
+mod counts;
+
+pub use config::ForwardAuthConfig;
+pub(crate) use config::compile_forward_auth;
+pub(crate) use counts::ForwardAuthCounts;
+
+/// How long the body of a question may take to be thrown away; proxies send none.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+/// The reason of a refusal, for proxies that pass on headers and no bodies.
+const X_DURWARD_REASON: HeaderName = HeaderName::from_static("x-durward-reason");
+const X_FORWARDED_FOR: &str = "x-forwarded-for";
+
+/// The listener's application.
+pub(crate) struct ForwardAuth {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) config: ForwardAuthConfig,
+}
+
+#[async_trait]
+impl ServeHttp for ForwardAuth {
+    async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
+        // The header is here: its deadline is met.
+        begin_request();
+        session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
+        session.set_connection_user_context(Some(Box::new(Reused)));
+        let peer = session
+            .client_addr()
+            .and_then(|address| address.as_inet())
+            .copied();
+        let Some(peer) = peer.filter(|peer| self.config.trusts(peer.ip())) else {
+            self.shared.asked.untrusted();
+            session.set_keepalive(None);
+            return plain(StatusCode::FORBIDDEN, "");
+        };
+        match self.asking(session.req_header().raw_path()) {
+            Some(proxy) => self.answer(session, proxy, peer).await,
+            None => plain(
+                StatusCode::NOT_FOUND,
+                "no proxy of `forward_auth.proxies` asks here\n",
+            ),
+        }
+    }
+}
+
+impl ForwardAuth {
+    fn asking(&self, target: &[u8]) -> Option<AskingProxy> {
+        let (proxy, _) = AskingProxy::asking_at(target)?;
+        self.config.proxies.contains(&proxy).then_some(proxy)
+    }
+
+    async fn answer(
+        &self,
+        session: &mut ServerSession,
+        proxy: AskingProxy,
+        peer: SocketAddr,
+    ) -> Response<Vec<u8>> {
+        self.shared.asked.asked(proxy);
+        let mut record = RequestRecord::new(&self.shared);
+        record.raw = session
+            .as_http1()
+            .map(|http1| http1.get_headers_raw_bytes())
+            .unwrap_or_default();
+        record.client = Some(peer);
+        record.question = Some(Box::new(Question {
+            proxy,
+            client: named_client(&session.req_header().headers),
+        }));
+        let asked = AskedAbout {
+            request: self.read(session, proxy, &record.raw),
+        };
+        let admitted = match decision::admit(&self.shared, &asked, &mut record) {
+            Admission::Decided(result) => result,
+            Admission::Asking(asking) => Box::pin(asking.answer(&mut record)).await,
+        };
+        let (response, rejection) = match (admitted, &record.permit) {
+            (Ok(()), Some(permit)) => (self.permitted(permit), None),
+            (Ok(()), None) => {
+                let rejection = Rejection::new(Reason::Internal, "no permit");
+                (refused(&rejection), Some(rejection))
+            }
+            (Err(rejection), _) => (refused(&rejection), Some(rejection)),
+        };
+        if let (Some(_), Err(_)) = (rejection, &asked.request) {
+            // What could not be read may go on where nobody would look for it.
+            session.set_keepalive(None);
+        }
+        let response = without_body_of(&session.req_header().method, response);
+        let bytes = response.body().len();
+        record.answered(asked.request.as_ref().ok(), response.status().as_u16(), bytes);
+        response
+    }
+
+    /// The request that is asked about. The question's own target is taken from the wire: Envoy's
+    /// carries the other.
+    fn read(
+        &self,
+        session: &ServerSession,
+        proxy: AskingProxy,
+        raw: &[u8],
+    ) -> Result<ForwardedRequest, Rejection> {
+        let header = session.req_header();
+        let wire = wire_checks::check(raw, &header.headers, self.shared.max_header_bytes)?;
+        match AskingProxy::asking_at(wire.target) {
+            Some((same, rest)) if same == proxy => {
+                ForwardedRequest::read(proxy, &header.method, rest, &header.headers)
+            }
+            _ => Err(Rejection::new(
+                Reason::BadTarget,
+                "the question's target can be read in two ways",
+            )),
+        }
+    }
+
+    fn permitted(&self, permit: &Permit) -> Response<Vec<u8>> {
+        let mut response = plain(StatusCode::OK, "");
+        let headers = response.headers_mut();
+        for (name, value) in self.shared.policy.identity_answer(permit) {
+            headers.insert(name.clone(), value);
+        }
+        response
+    }
+}
+
+/// A question, read or not: what cannot be read is refused by the decision as all else is.
+struct AskedAbout {
+    request: Result<ForwardedRequest, Rejection>,
+}
+
+impl Asked for AskedAbout {
+    fn facts<'a>(&'a self, shared: &Shared, _raw: &'a [u8]) -> Result<RequestFacts<'a>, Rejection> {
+        match &self.request {
+            Ok(request) => request.facts(&shared.policy, None),
+            Err(rejection) => Err(rejection.clone()),
+        }
+    }
+
+    fn sent_target(&self) -> &[u8] {
+        self.request.as_ref().map_or(b"", |request| request.target())
+    }
+}
+
+/// The client, as the proxy saw it: the last address of X-Forwarded-For. For the log alone.
+fn named_client(headers: &HeaderMap) -> Option<IpAddr> {
+    let last = headers.get_all(X_FORWARDED_FOR).iter().next_back()?;
+    let last = last.to_str().ok()?.rsplit(',').next()?;
+    last.trim().parse().ok()
+}
+
+fn refused(rejection: &Rejection) -> Response<Vec<u8>> {
+    let body = rejection.problem().into_bytes();
+    let Ok(header) = problem::response_header(rejection, body.len()) else {
+        return plain(StatusCode::INTERNAL_SERVER_ERROR, "");
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = header.status;
+    *response.headers_mut() = header.headers.clone();
+    let reason = HeaderValue::from_static(rejection.reason.code());
+    response.headers_mut().insert(X_DURWARD_REASON, reason);
+    response
+}
+
+fn plain(status: StatusCode, body: &str) -> Response<Vec<u8>> {
+    let mut response = Response::new(body.as_bytes().to_vec());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_LENGTH, body.len().into());
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Envoy asks with the client's own method.
+fn without_body_of(method: &Method, response: Response<Vec<u8>>) -> Response<Vec<u8>> {
+    if *method == Method::HEAD {
+        response.map(|_| Vec::new())
+    } else {
+        response
+    }
+}
+
+/// Whether an address is in one of the networks, however the system writes it.
+fn contains(networks: &[IpNet], address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    networks.iter().any(|network| network.contains(&address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_client_is_the_one_that_the_proxy_saw() {
+        let client = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(X_FORWARDED_FOR, HeaderValue::from_static(value));
+            }
+            named_client(&headers).map(|client| client.to_string())
+        };
+        assert_eq!(client(&["6.6.6.6, 192.0.2.1"]).as_deref(), Some("192.0.2.1"));
+        assert_eq!(
+            client(&["6.6.6.6", "2001:db8::1"]).as_deref(),
+            Some("2001:db8::1")
+        );
+        assert_eq!(client(&["unknown"]), None);
+        assert_eq!(client(&[]), None);
+    }
+
+    #[test]
+    fn an_address_is_trusted_in_either_family() {
+        let networks = ["10.0.0.0/8".parse().unwrap(), "127.0.0.1/32".parse().unwrap()];
+        for (address, trusted) in [
+            ("127.0.0.1", true),
+            ("::ffff:127.0.0.1", true),
+            ("10.1.2.3", true),
+            ("127.0.0.2", false),
+            ("::1", false),
+        ] {
+            assert_eq!(
+                contains(&networks, address.parse().unwrap()),
+                trusted,
+                "{address}"
+            );
+        }
+    }
+}

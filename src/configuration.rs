@@ -186,6 +186,9 @@ fn compile(document: &Document, base: &Path, role: Role, diagnostics: &mut Diagn
         let names: Vec<_> = policy.service_headers().names().map(canonical).collect();
         refuse_fixed(&names, gateway, diagnostics);
     }
+    if let (Some(gateway), Some(policy)) = (&gateway, &policy) {
+        refuse_shared_assertion(gateway, policy, root.place, diagnostics);
+    }
 
     let auth = match auth {
         Some(auth) if role == Role::Whole => Some(auth?),
@@ -294,6 +297,23 @@ fn refuse_fixed(names: &[String], gateway: &GatewayConfig, diagnostics: &mut Dia
                 diagnostics.error(upstream.place, message, "give the fixed header another name");
             }
         }
+    }
+}
+
+/// One header cannot say two things.
+fn refuse_shared_assertion(
+    gateway: &GatewayConfig,
+    policy: &Policy,
+    place: Place,
+    diagnostics: &mut Diagnostics,
+) {
+    let Some(assertion) = &gateway.assertion else {
+        return;
+    };
+    let mut names = policy.identity_header_names();
+    if let Some(name) = names.find(|name| assertion.is_taken_for(name.as_str())) {
+        let message = format!("the identity header `{name}` is the assertion's");
+        diagnostics.error(place, message, "give one of the two another name");
     }
 }
 

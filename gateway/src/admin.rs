@@ -18,6 +18,7 @@ use crate::revocation_feed::RevocationFeed;
 
 /// How long a request's body may take to be thrown away.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+const ASSERTION_KEYS: &str = "/assertion/jwks.json";
 
 pub(crate) struct Admin {
     pub(crate) shared: Arc<Shared>,
@@ -49,6 +50,7 @@ impl Admin {
             "/livez" => text(StatusCode::OK, "ok\n"),
             "/readyz" => self.readiness(),
             "/metrics" => self.metrics(),
+            ASSERTION_KEYS => self.assertion_keys(),
             _ => text(StatusCode::NOT_FOUND, "known here: /livez, /readyz, /metrics\n"),
         }
     }
@@ -63,6 +65,18 @@ impl Admin {
         let mut body = serde_json::to_vec(&readiness).unwrap_or_default();
         body.push(b'\n');
         respond(status, "application/json", body)
+    }
+
+    /// The key that backends check assertions with.
+    fn assertion_keys(&self) -> Response<Vec<u8>> {
+        match &self.shared.assertions {
+            Some(assertions) => respond(
+                StatusCode::OK,
+                "application/jwk-set+json",
+                assertions.jwks().into_bytes(),
+            ),
+            None => text(StatusCode::NOT_FOUND, "there is no `assertion` section\n"),
+        }
     }
 
     fn metrics(&self) -> Response<Vec<u8>> {
@@ -84,6 +98,13 @@ fn families(shared: &Shared) -> Vec<MetricFamily> {
     families.extend(key_families(shared));
     families.extend(cache_families(shared));
     families.extend(shared.asked.families());
+    families.extend(shared.assertions.iter().map(|assertions| {
+        single_counter(
+            "durward_assertions_signed_total",
+            "Assertions that were signed, and not used again",
+            assertions.signed(),
+        )
+    }));
     families.push(single_gauge(
         "durward_config_generation",
         "How often a configuration was taken over",

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use durward_config::{Diagnostics, Node, Place, Section, Value};
 
+use crate::assertion::{AssertionConfig, compile_assertion};
 use crate::forward_auth::{ForwardAuthConfig, compile_forward_auth};
 use crate::secret::resolve;
 use crate::upstream_config::{UpstreamConfig, compile_upstreams};
@@ -29,6 +30,8 @@ pub struct GatewaySections<'a> {
     pub admin: Option<&'a Node>,
     /// `forward_auth`: where other proxies ask.
     pub forward_auth: Option<&'a Node>,
+    /// `assertion`: how the gateway signs who asks.
+    pub assertion: Option<&'a Node>,
     /// `upstreams`.
     pub upstreams: Option<&'a Node>,
     /// `shutdown_grace`: how long open requests may take to end.
@@ -56,6 +59,7 @@ impl<'a> GatewaySections<'a> {
             listen: section.optional("listen"),
             admin: section.optional("admin"),
             forward_auth: section.optional("forward_auth"),
+            assertion: section.optional("assertion"),
             upstreams: section.optional("upstreams"),
             shutdown_grace: section.optional("shutdown_grace"),
             access_log: section.optional("access_log"),
@@ -92,6 +96,8 @@ pub struct GatewayConfig {
     pub admin: Option<SocketAddr>,
     /// Where other proxies ask; nowhere if absent.
     pub forward_auth: Option<ForwardAuthConfig>,
+    /// How the gateway signs who asks; it does not if absent.
+    pub assertion: Option<AssertionConfig>,
     /// The upstreams, in file order: a route's upstream id is an index into them.
     pub upstreams: Vec<UpstreamConfig>,
     /// How long open requests may take to end at shutdown.
@@ -122,6 +128,7 @@ impl GatewayConfig {
             listen,
             admin,
             forward_auth,
+            assertion,
             upstreams,
             shutdown_grace,
             access_log,
@@ -139,6 +146,7 @@ impl GatewayConfig {
             listen: compile_listen(listen, place, d),
             admin: admin.and_then(|node| node.socket_address("admin", d)),
             forward_auth: compile_forward_auth(forward_auth, d),
+            assertion: compile_assertion(assertion, base, d),
             upstreams: compile_upstreams(upstreams, place, base, d),
             shutdown_grace: duration(
                 shutdown_grace,
@@ -181,6 +189,7 @@ impl GatewayConfig {
         };
         config.check_addresses(listen, admin, d);
         config.check_forward_auth(forward_auth, d);
+        config.check_assertion(assertion, d);
         let failed = found.has_errors();
         diagnostics.append(found);
         (!failed).then_some(config)
@@ -190,6 +199,31 @@ impl GatewayConfig {
     pub fn upstream_names(&self) -> Vec<(String, Place)> {
         let named = |upstream: &UpstreamConfig| (upstream.name.clone(), upstream.place);
         self.upstreams.iter().map(named).collect()
+    }
+
+    /// What an upstream is promised must be there to be given, and nothing else may be taken for it.
+    fn check_assertion(&self, node: Option<&Node>, diagnostics: &mut Diagnostics) {
+        for upstream in &self.upstreams {
+            if upstream.assertion && node.is_none() {
+                let message = format!("upstream `{}` asks for an assertion", upstream.name);
+                let advice =
+                    "write `assertion: { key: data/assertion.key, issuer: https://gateway.example.com }`";
+                diagnostics.error(upstream.place, message, advice);
+            }
+            let fixed = upstream.headers.iter().find(|header| {
+                self.assertion
+                    .as_ref()
+                    .is_some_and(|assertion| assertion.is_taken_for(header.name.as_str()))
+            });
+            if let Some(fixed) = fixed {
+                let message = format!("the fixed header `{}` is the assertion's", fixed.name);
+                diagnostics.error(upstream.place, message, "give the fixed header another name");
+            }
+        }
+        if let (Some(node), false) = (node, self.upstreams.iter().any(|upstream| upstream.assertion)) {
+            let advice = "write `assertion: true` at an upstream, or remove the section";
+            diagnostics.warning(node.place, "no upstream is given the assertion", advice);
+        }
     }
 
     fn check_forward_auth(&self, node: Option<&Node>, diagnostics: &mut Diagnostics) {

@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use durward_policy::{AskingProxy, ForwardedRequest, Permit, Reason, Rejection, RequestFacts};
+use durward_policy::{AskingProxy, ForwardedRequest, Reason, Rejection, RequestFacts};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use ipnet::IpNet;
 use pingora::apps::http_app::ServeHttp;
 use pingora::protocols::http::ServerSession;
 
+use crate::assertion::Assertions;
 use crate::cancellable::{Reused, begin_request};
 use crate::decision::{self, Admission, Asked};
 use crate::problem;
@@ -97,15 +98,13 @@ impl ForwardAuth {
             Admission::Decided(result) => result,
             Admission::Asking(asking) => Box::pin(asking.answer(&mut record)).await,
         };
-        let (response, rejection) = match (admitted, &record.permit) {
-            (Ok(()), Some(permit)) => (self.permitted(permit), None),
-            (Ok(()), None) => {
-                let rejection = Rejection::new(Reason::Internal, "no permit");
-                (refused(&rejection), Some(rejection))
-            }
-            (Err(rejection), _) => (refused(&rejection), Some(rejection)),
-        };
-        if let (Some(_), Err(_)) = (rejection, &asked.request) {
+        let answered = admitted.and_then(|()| self.permitted(&record));
+        let response = answered.unwrap_or_else(|rejection| {
+            record.permit = None;
+            record.reason = Some(rejection.reason);
+            refused(&rejection)
+        });
+        if asked.request.is_err() {
             // What could not be read may go on where nobody would look for it.
             session.set_keepalive(None);
         }
@@ -136,13 +135,26 @@ impl ForwardAuth {
         }
     }
 
-    fn permitted(&self, permit: &Permit) -> Response<Vec<u8>> {
+    fn permitted(&self, record: &RequestRecord) -> Result<Response<Vec<u8>>, Rejection> {
+        let failed = |problem| Rejection::new(Reason::Internal, problem);
+        let permit = record.permit.as_ref().ok_or_else(|| failed("no permit"))?;
         let mut response = plain(StatusCode::OK, "");
         let headers = response.headers_mut();
         for (name, value) in self.shared.policy.identity_answer(permit) {
             headers.insert(name.clone(), value);
         }
-        response
+        if let Some(assertions) = &self.shared.assertions {
+            let upstream = self.shared.upstreams.get(permit.upstream().0 as usize);
+            let value = match upstream {
+                Some(upstream) if upstream.asserts => assertions
+                    .of(&self.shared.policy, permit, record.wall)
+                    .map_err(failed)?,
+                _ => None,
+            };
+            let value = value.unwrap_or(HeaderValue::from_static(""));
+            headers.insert(assertions.header().clone(), value);
+        }
+        Ok(response)
     }
 }
 
@@ -154,7 +166,10 @@ struct AskedAbout {
 impl Asked for AskedAbout {
     fn facts<'a>(&'a self, shared: &Shared, _raw: &'a [u8]) -> Result<RequestFacts<'a>, Rejection> {
         match &self.request {
-            Ok(request) => request.facts(&shared.policy, None),
+            Ok(request) => {
+                let own = shared.assertions.as_ref().map(Assertions::header);
+                request.facts(&shared.policy, own)
+            }
             Err(rejection) => Err(rejection.clone()),
         }
     }

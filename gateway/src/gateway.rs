@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use crate::access_log::{AccessLog, AccessLogWriter};
 use crate::admin::Admin;
+use crate::assertion::Assertions;
 use crate::cancellable::Cancellable;
 use crate::config::GatewayConfig;
 use crate::decision::Known;
@@ -66,7 +67,7 @@ pub enum GatewayError {
         /// Why.
         source: std::io::Error,
     },
-    /// Keys that are read at start cannot be.
+    /// Keys that are read or made at start cannot be.
     #[error("{0}")]
     Keys(String),
     /// There is a store to ask, and the policy does not say what for.
@@ -154,6 +155,14 @@ impl Gateway {
                 (Known::Store(Lookups::new(lookup, &target)), Arc::default())
             }
         };
+        let assertions = config.assertion.as_ref().map(Assertions::new).transpose();
+        let assertions = assertions.map_err(GatewayError::Keys)?;
+        let header = assertions.as_ref().map(Assertions::header);
+        let upstreams = config
+            .upstreams
+            .iter()
+            .map(|upstream| Upstream::new(upstream, header))
+            .collect();
         let (log, log_writer) = AccessLog::open(&config.access_log).map_err(GatewayError::AccessLog)?;
         let listeners = Listeners {
             edge: config
@@ -178,7 +187,8 @@ impl Gateway {
             proofs: ProofCache::new(Arc::new(keys), config.proof_cache_bytes),
             known,
             streams,
-            upstreams: config.upstreams.iter().map(Upstream::new).collect(),
+            upstreams,
+            assertions,
             metrics: Metrics::new(&policy, upstream_names),
             log,
             in_flight: InFlight::default(),

@@ -15,6 +15,7 @@
 //! | asking the application's own store instead, in lookup mode | `lookup.rs` |
 //! | the request that the upstream gets: identity stripped, then set | `upstream_request.rs` |
 //! | the answer to a refused request | `problem.rs` |
+//! | the signed assertion of who asks | `assertion.rs` |
 //! | the other door: proxies that ask about requests of their own | `forward_auth.rs` |
 //! | one line and one count for each request | `request_record.rs`, `log_line.rs`, `access_log.rs`, `metrics.rs` |
 //!
@@ -26,6 +27,7 @@
 mod access_log;
 mod addresses;
 mod admin;
+mod assertion;
 mod cancellable;
 mod clock;
 mod config;
@@ -62,6 +64,7 @@ mod upstream_request;
 mod upstreams;
 mod wire_checks;
 
+pub use assertion::AssertionConfig;
 pub use config::{AccessLogTarget, GatewayConfig, GatewaySections};
 pub use explain::{ExplainRequest, check_keys, explain_offline};
 pub use forward_auth::ForwardAuthConfig;

@@ -2,10 +2,12 @@
 
 use std::any::Any;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use durward_contract::UnixSeconds;
-use durward_policy::{Policy, Principal, Reason, Rejection};
+use durward_policy::{Permit, Policy, Principal, Reason, Rejection};
+use http::{HeaderName, HeaderValue};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
@@ -14,6 +16,7 @@ use pingora::{Error, ErrorSource, ErrorType};
 use prometheus::Registry;
 
 use crate::access_log::AccessLog;
+use crate::assertion::Assertions;
 use crate::cancellable::Reused;
 use crate::clock;
 use crate::decision::{self, Admission, Known};
@@ -38,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) log: Arc<AccessLog>,
     pub(crate) in_flight: InFlight,
     pub(crate) max_header_bytes: usize,
+    /// What signs who asks, where that is wanted.
+    pub(crate) assertions: Option<Assertions>,
     /// What proxies asked at the other door.
     pub(crate) asked: ForwardAuthCounts,
     /// What else of the process the admin listener shows.
@@ -122,10 +127,15 @@ impl ProxyHttp for GatewayProxy {
             return Error::e_explain(ErrorType::InternalError, "no permit");
         };
         let client = record.client.map(|client| client.ip());
+        let assertion = match (upstream.asserts, &self.shared.assertions) {
+            (true, Some(assertions)) => self.assertion(assertions, permit, record.wall)?,
+            _ => None,
+        };
         upstream_request::prepare(
             request,
             permit,
             &upstream.fixed,
+            assertion,
             client,
             record.forward_target.as_deref(),
         )
@@ -190,6 +200,18 @@ impl ProxyHttp for GatewayProxy {
 }
 
 impl GatewayProxy {
+    fn assertion<'a>(
+        &self,
+        assertions: &'a Assertions,
+        permit: &Permit,
+        wall: Duration,
+    ) -> pingora::Result<Option<(&'a HeaderName, HeaderValue)>> {
+        let value = assertions
+            .of(&self.shared.policy, permit, wall)
+            .map_err(|problem| Error::explain(ErrorType::InternalError, problem))?;
+        Ok(value.map(|value| (assertions.header(), value)))
+    }
+
     fn upstream(&self, record: &RequestRecord) -> Option<&Upstream> {
         let permit = record.permit.as_ref()?;
         self.shared.upstreams.get(permit.upstream().0 as usize)

@@ -79,6 +79,8 @@ pub struct UpstreamConfig {
     pub headers: Vec<FixedHeader>,
     /// Its timeouts.
     pub timeouts: UpstreamTimeouts,
+    /// Whether it is given the gateway's signed assertion of who asks.
+    pub assertion: bool,
 }
 
 pub(crate) fn compile_upstreams(
@@ -104,6 +106,7 @@ fn compile_upstream(entry: &Entry, base: &Path, diagnostics: &mut Diagnostics) -
     let mut section = entry.node.section(&what, diagnostics)?;
     let servers = section.required("servers", "write `servers: [127.0.0.1:8101]`", diagnostics);
     let headers = section.optional("headers");
+    let assertion = section.optional("assertion");
     let defaults = UpstreamTimeouts::default();
     let timeouts = UpstreamTimeouts {
         connect: timeout(
@@ -144,6 +147,9 @@ fn compile_upstream(entry: &Entry, base: &Path, diagnostics: &mut Diagnostics) -
             .map(|node| compile_headers(node, base, diagnostics))
             .unwrap_or_default(),
         timeouts,
+        assertion: assertion
+            .and_then(|node| node.boolean("assertion", diagnostics))
+            .unwrap_or(false),
     })
 }
 

@@ -63,7 +63,7 @@ const PROXY_INITIALS: u32 = {
 };
 
 /// Fields that are set here beside the identity and the fixed ones.
-const OWN_FIELDS: usize = 3;
+const OWN_FIELDS: usize = 4;
 
 /// Lets go of how the client spelled the names of its fields, which mean the same in every spelling
 /// (RFC 9110 section 5.1). Pingora keeps a second map for them, to be copied and changed with the
@@ -80,6 +80,7 @@ pub(crate) fn prepare(
     request: &mut RequestHeader,
     permit: &Permit,
     fixed: &FixedHeaders,
+    assertion: Option<(&HeaderName, HeaderValue)>,
     peer: Option<IpAddr>,
     target: Option<&[u8]>,
 ) -> pingora::Result<()> {
@@ -91,6 +92,9 @@ pub(crate) fn prepare(
         identity.apply_and_strip(headers, |name| is_for_proxies(name) || fixed.strip.strips(name));
         for FixedHeader { name, value } in &fixed.headers {
             headers.insert(name, value.clone());
+        }
+        if let Some((name, value)) = assertion {
+            headers.insert(name, value);
         }
         set_forwarding(headers, peer)?;
         join_cookies(headers)
@@ -285,7 +289,7 @@ mod tests {
             panic!("the route is public");
         };
         let peer = Some("127.0.0.1".parse().unwrap());
-        prepare(request, &permit, &FixedHeaders::new(&[]), peer, None).unwrap();
+        prepare(request, &permit, &FixedHeaders::new(&[], None), None, peer, None).unwrap();
     }
 
     struct NoProofs;

@@ -4,14 +4,18 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use durward_policy::StripSet;
+use http::HeaderName;
 use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 
+use crate::assertion::strip_set;
 use crate::upstream_config::{FixedHeader, UpstreamConfig};
 
 /// An upstream that requests are sent to.
 pub(crate) struct Upstream {
     /// Set on every request to it.
     pub(crate) fixed: FixedHeaders,
+    /// Whether it is given the gateway's assertion.
+    pub(crate) asserts: bool,
     servers: Vec<(SocketAddr, HttpPeer)>,
     next: AtomicUsize,
     upgrades: AtomicU64,
@@ -25,18 +29,20 @@ pub(crate) struct FixedHeaders {
 }
 
 impl FixedHeaders {
-    pub(crate) fn new(headers: &[FixedHeader]) -> Self {
+    /// `assertion` is the header of the gateway's own assertion, where there is one.
+    pub(crate) fn new(headers: &[FixedHeader], assertion: Option<&HeaderName>) -> Self {
         Self {
-            strip: StripSet::new(headers.iter().map(|header| header.name.as_str())),
+            strip: strip_set(headers.iter().map(|header| header.name.as_str()), assertion),
             headers: headers.to_vec(),
         }
     }
 }
 
 impl Upstream {
-    pub(crate) fn new(config: &UpstreamConfig) -> Self {
+    pub(crate) fn new(config: &UpstreamConfig, assertion: Option<&HeaderName>) -> Self {
         Self {
-            fixed: FixedHeaders::new(&config.headers),
+            fixed: FixedHeaders::new(&config.headers, assertion),
+            asserts: config.assertion,
             servers: config
                 .servers
                 .iter()
@@ -109,7 +115,7 @@ mod tests {
             Path::new("."),
             &mut diagnostics,
         );
-        let upstream = Upstream::new(&config[0]);
+        let upstream = Upstream::new(&config[0], None);
         let ports: Vec<_> = (0..4).map(|_| upstream.choose().unwrap().0.port()).collect();
         assert_eq!(ports, [1, 2, 1, 2]);
         assert_eq!(upstream.attempts(), 2);

@@ -2,6 +2,7 @@
 
 mod apart;
 mod api_keys;
+mod assertion;
 mod attack_cases;
 mod ban;
 mod bodies;

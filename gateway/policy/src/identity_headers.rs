@@ -16,6 +16,7 @@ mod service_plan;
 mod strip_set;
 
 pub(crate) use compile::extra_names;
+pub use compile::identity_name as identity_header_name;
 pub(crate) use plan::{IdentityPlan, IdentityValues};
 pub use service_plan::ServiceHeaders;
 use strip_set::strip_where;

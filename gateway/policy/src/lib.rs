@@ -50,7 +50,9 @@ pub use explain::{
     ExplainCredential, ExplainedStep, Explaining, Explanation, PendingExplanation, Verdict, explain,
 };
 pub use forwarded_request::{AskingProxy, ForwardedRequest};
-pub use identity_headers::{HeaderSink, IdentityHeaders, ServiceHeaders, StripSet, canonical};
+pub use identity_headers::{
+    HeaderSink, IdentityHeaders, ServiceHeaders, StripSet, canonical, identity_header_name,
+};
 pub use issuer::{
     AcceptedIssuers, Algorithm, Issuer, IssuerId, Issuers, KeySource, KeyType, OwnIssuer, TokenType,
 };

@@ -173,6 +173,11 @@ impl Policy {
         })
     }
 
+    /// The names in which it says who asks.
+    pub fn identity_header_names(&self) -> impl Iterator<Item = &HeaderName> {
+        self.identity_names.iter()
+    }
+
     pub(crate) fn identity_names(&self) -> &IdentityNames {
         &self.identity_names
     }

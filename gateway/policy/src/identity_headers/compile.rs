@@ -107,8 +107,8 @@ fn header(name: &str, place: Place, node: &Node, diagnostics: &mut Diagnostics) 
     })
 }
 
-/// A name in which the gateway may say who asks.
-pub(super) fn identity_name(name: &str, place: Place, diagnostics: &mut Diagnostics) -> Option<HeaderName> {
+/// A name in which the gateway may say who asks. Reports one that means something else already.
+pub fn identity_name(name: &str, place: Place, diagnostics: &mut Diagnostics) -> Option<HeaderName> {
     let header_name = header_name(name, place, diagnostics)?;
     let folded = canonical(header_name.as_str());
     let taken =

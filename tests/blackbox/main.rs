@@ -14,6 +14,7 @@ mod faults;
 mod fleet;
 mod foreign_issuers;
 mod forward_auth;
+mod front_proxies;
 mod harness;
 mod identity;
 mod key_rotation;

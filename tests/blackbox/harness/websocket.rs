@@ -1,6 +1,6 @@
 //! A WebSocket through the edge.
 
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 
 use serde_json::Value;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
@@ -17,9 +17,14 @@ pub struct Socket(Box<WebSocket<TcpStream>>);
 impl Socket {
     /// Opens one, with these headers beside what the protocol wants; the status where it is refused.
     pub fn open(service: &Service, path: &str, headers: &[(&str, &str)]) -> Result<Self, u16> {
-        let stream = TcpStream::connect(service.edge).unwrap();
+        Self::open_at(service.edge, path, headers)
+    }
+
+    /// The same at another address.
+    pub fn open_at(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Result<Self, u16> {
+        let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let host = service.edge.to_string();
+        let host = address.to_string();
         let mut request = Request::get(format!("ws://{host}{path}"))
             .header("Host", &host)
             .header("Connection", "Upgrade")

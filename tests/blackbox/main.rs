@@ -8,6 +8,7 @@ mod ban;
 mod bodies;
 mod configuration;
 mod cut_off;
+mod deployed;
 mod drain;
 mod explain;
 mod faults;

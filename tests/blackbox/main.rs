@@ -14,6 +14,7 @@ mod explain;
 mod faults;
 mod fleet;
 mod foreign_issuers;
+mod foreign_provider;
 mod forward_auth;
 mod front_proxies;
 mod harness;

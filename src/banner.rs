@@ -10,6 +10,8 @@ use crate::demo::{DemoConfig, DemoUser};
 pub struct Places<'a> {
     /// The edge.
     pub edge: Vec<SocketAddr>,
+    /// Where other proxies ask.
+    pub forward_auth: Option<SocketAddr>,
     /// Metrics and health.
     pub admin: Option<SocketAddr>,
     /// The auth service.
@@ -26,6 +28,9 @@ pub fn print(config: &Path, places: &Places<'_>, new_users: &[DemoUser]) {
         .edge
         .iter()
         .for_each(|address| say(format_args!("gateway   http://{address}")));
+    if let Some(address) = places.forward_auth {
+        say(format_args!("ask at    http://{address}/auth/"));
+    }
     if let Some(address) = places.admin {
         say(format_args!("admin     http://{address}/metrics"));
     }

@@ -41,6 +41,9 @@ pub async fn run(file: ConfigFile) -> Result<(), Failure> {
     for address in gateway.listen_addresses() {
         super::say(format_args!("gateway on http://{address}"));
     }
+    if let Some(address) = gateway.forward_auth_address() {
+        super::say(format_args!("forward-auth on http://{address}"));
+    }
     running::gateway_until(gateway, shutdown).await?;
     if let Some(following) = following {
         following.stop().await;

@@ -75,6 +75,7 @@ pub async fn run(file: ConfigFile) -> Result<(), Failure> {
     };
     let places = banner::Places {
         edge: gateway.listen_addresses(),
+        forward_auth: gateway.forward_auth_address(),
         admin: gateway.admin_address(),
         auth: service.config().listen,
         control: &control,

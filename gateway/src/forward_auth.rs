@@ -12,8 +12,9 @@ use async_trait::async_trait;
 use durward_policy::{AskingProxy, ForwardedRequest, Reason, Rejection, RequestFacts};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use ipnet::IpNet;
-use pingora::apps::http_app::ServeHttp;
+use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
 use pingora::protocols::http::ServerSession;
+use pingora::server::ShutdownWatch;
 
 use crate::assertion::Assertions;
 use crate::cancellable::{Reused, begin_request};
@@ -32,6 +33,9 @@ pub(crate) use counts::ForwardAuthCounts;
 
 /// How long the body of a question may take to be thrown away; proxies send none.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a proxy's connection may lie unused: longer than proxies keep one (an hour, with Envoy),
+/// so that it is never ended at the moment at which it is used again.
+const KEEPALIVE_SECONDS: u64 = 3900;
 /// The reason of a refusal, for proxies that pass on headers and no bodies.
 const X_DURWARD_REASON: HeaderName = HeaderName::from_static("x-durward-reason");
 const X_FORWARDED_FOR: &str = "x-forwarded-for";
@@ -43,12 +47,35 @@ pub(crate) struct ForwardAuth {
 }
 
 #[async_trait]
-impl ServeHttp for ForwardAuth {
+impl HttpServerApp for ForwardAuth {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        mut session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        // What is no HTTP ends the connection.
+        if !session.read_request().await.ok()? {
+            return None;
+        }
+        let ends = *shutdown.borrow();
+        session.set_keepalive((!ends).then_some(KEEPALIVE_SECONDS));
+        let (head, body) = self.response(&mut session).await.into_parts();
+        session.write_response_header(Box::new(head.into())).await.ok()?;
+        if !body.is_empty() {
+            session.write_response_body(body.into(), true).await.ok()?;
+        }
+        let mut settings = HttpPersistentSettings::for_session(&session);
+        settings.set_user_context(Box::new(Reused));
+        let stream = session.finish().await.ok()??;
+        Some(ReusedHttpStream::from_reusable_stream(stream, settings))
+    }
+}
+
+impl ForwardAuth {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
         // The header is here: its deadline is met.
         begin_request();
         session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
-        session.set_connection_user_context(Some(Box::new(Reused)));
         let peer = session
             .client_addr()
             .and_then(|address| address.as_inet())
@@ -66,9 +93,7 @@ impl ServeHttp for ForwardAuth {
             ),
         }
     }
-}
 
-impl ForwardAuth {
     fn asking(&self, target: &[u8]) -> Option<AskingProxy> {
         let (proxy, _) = AskingProxy::asking_at(target)?;
         self.config.proxies.contains(&proxy).then_some(proxy)

@@ -2,12 +2,14 @@
 //! answer holds.
 
 use std::net::SocketAddr;
+use std::thread;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Account, Answer, Ask, Backend, Key, RedisServer, Service, Setup, ask, claims, free_address, get, mint,
-    put,
+    Account, Answer, Ask, Backend, Connection, Key, RedisServer, Service, Setup, ask, claims, free_address,
+    get, mint, put,
 };
 use crate::lookup;
 
@@ -397,6 +399,27 @@ fn questions_are_counted_and_logged_as_requests_that_came_by_this_door() {
         6
     );
     assert!(!text.contains("secret=1"), "{text}");
+}
+
+#[test]
+fn a_proxys_connection_outlives_its_idle_times() {
+    let (backend, door) = (Backend::start(), free_address());
+    let _service = Setup::own(&backend)
+        .append("header_timeout: 200ms\n")
+        .append(&section(door, "127.0.0.1"))
+        .start();
+    let question = get("/auth/envoy/public/x");
+    let mut connection = Connection::open(door);
+    for _ in 0..3 {
+        connection.ask(&question).expect(200);
+        // Refusals do not end it either.
+        connection.ask(&get("/auth/envoy/api/x")).expect(401);
+        thread::sleep(Duration::from_millis(500));
+    }
+    // A header that does not come does.
+    let mut late = Connection::open(door);
+    late.send(b"GET /auth/envoy/public/x HTTP/1.1\r\nHost: a");
+    assert!(late.answer().is_none());
 }
 
 #[test]

@@ -312,6 +312,10 @@ fn headers_that_an_answer_cannot_take_away_are_refused() {
         "X_Http_Method",
         "X-Original-URL",
         "x_rewrite_url",
+        "Remote-User",
+        "X_Remote_User",
+        "X-Forwarded-User",
+        "X-Authenticated-Groups",
     ] {
         expect(
             stand.answer("GET", "/public/x", &[(name, "root")]),

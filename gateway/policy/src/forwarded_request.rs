@@ -36,6 +36,18 @@ const ACTED_ON: [&str; 5] = [
     "x-method-override",
 ];
 
+/// Names in which backends are told by some proxies who asks, and never by a client. Canonical.
+const OF_OTHER_GATEWAYS: [&str; 6] = [
+    "remote-user",
+    "x-remote-user",
+    "x-forwarded-user",
+    "x-forwarded-email",
+    "x-forwarded-groups",
+    "x-forwarded-preferred-username",
+];
+/// The beginning of more of them.
+const AUTHENTICATED: &str = "x-authenticated-";
+
 /// The proxies that can ask, each in its own way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AskingProxy {
@@ -136,8 +148,8 @@ impl ForwardedRequest {
 
     /// The facts to decide on. Besides what makes a request unclean, this refuses headers that the
     /// edge would take away and that an answer cannot: other spellings of the identity headers, of
-    /// which the proxy overwrites only the one, and those that tell a backend to act on something
-    /// else. `gateway_headers` are names that the gateway speaks in beside the policy's.
+    /// which the proxy overwrites only the one, those in which other gateways say who asks, and those
+    /// that tell a backend to act on something else. `gateway_headers` are names that the gateway speaks in beside the policy's.
     pub fn facts(
         &self,
         policy: &Policy,
@@ -191,23 +203,35 @@ impl IdentityNames {
         self.names.iter()
     }
 
-    fn is_other_spelling(&self, name: &HeaderName) -> bool {
-        self.spellings.strips(name.as_str()) && !self.names.contains(name)
+    fn contains(&self, name: &HeaderName) -> bool {
+        self.names.contains(name)
+    }
+
+    fn strips(&self, name: &HeaderName) -> bool {
+        self.spellings.strips(name.as_str())
     }
 }
 
 fn check_name(name: &HeaderName, policy: &Policy, own: Option<&HeaderName>) -> Result<(), Rejection> {
-    let other_spelling =
-        |own: &HeaderName| name != own && canonical(name.as_str()) == canonical(own.as_str());
-    if policy.identity_names().is_other_spelling(name) || own.is_some_and(other_spelling) {
+    // The proxy overwrites these.
+    if policy.identity_names().contains(name) || own == Some(name) {
+        return Ok(());
+    }
+    let folded = canonical(name.as_str());
+    let is_own = own.is_some_and(|own| folded == canonical(own.as_str()));
+    if is_own || policy.identity_names().strips(name) || says_who(&folded) {
         let cause = "a header that a backend could take for an identity header";
         return Err(Rejection::new(Reason::BadHeader, cause));
     }
-    if ACTED_ON.contains(&canonical(name.as_str()).as_str()) {
+    if ACTED_ON.contains(&folded.as_str()) {
         let cause = "a header that a backend could take for another target or method";
         return Err(Rejection::new(Reason::BadHeader, cause));
     }
     Ok(())
+}
+
+fn says_who(folded: &str) -> bool {
+    OF_OTHER_GATEWAYS.contains(&folded) || folded.starts_with(AUTHENTICATED)
 }
 
 fn method_of(headers: &HeaderMap, name: &HeaderName) -> Result<Method, Rejection> {

@@ -63,7 +63,7 @@ const PROXY_INITIALS: u32 = {
 };
 
 /// Fields that are set here beside the identity and the fixed ones.
-const OWN_FIELDS: usize = 4;
+const OWN_FIELDS: usize = 3;
 
 /// Lets go of how the client spelled the names of its fields, which mean the same in every spelling
 /// (RFC 9110 section 5.1). Pingora keeps a second map for them, to be copied and changed with the
@@ -88,7 +88,8 @@ pub(crate) fn prepare(
     with_parts(request, |parts| {
         let headers = &mut parts.headers;
         // Once, for all that is set below.
-        headers.reserve(OWN_FIELDS + identity.iter().count() + fixed.headers.len());
+        let own = OWN_FIELDS + usize::from(assertion.is_some());
+        headers.reserve(own + identity.iter().count() + fixed.headers.len());
         identity.apply_and_strip(headers, |name| is_for_proxies(name) || fixed.strip.strips(name));
         for FixedHeader { name, value } in &fixed.headers {
             headers.insert(name, value.clone());

@@ -35,6 +35,10 @@ routes:
 /// `reporter:a secret of the tests`, as RFC 6749 section 2.3.1 has it.
 const CLIENT: &str = "Basic cmVwb3J0ZXI6YSUyMHNlY3JldCUyMG9mJTIwdGhlJTIwdGVzdHM=";
 
+/// The example of RFC 7636, appendix B.
+const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
+
 /// The provider as a process, ended with its test.
 struct Provider {
     child: Child,
@@ -97,6 +101,42 @@ impl Provider {
         answer["access_token"].as_str().unwrap().to_owned()
     }
 
+    /// The tokens that a user gets by the code flow, with a browser that keeps every cookie.
+    fn log_in(&self, user: &str) -> Value {
+        let mut cookies: Vec<String> = Vec::new();
+        let mut place = format!(
+            "/auth?client_id=web&response_type=code&scope=openid%20read&resource=urn:api\
+             &redirect_uri=https%3A%2F%2Fapp.test%2Fcallback&login_hint={user}\
+             &code_challenge={CHALLENGE}&code_challenge_method=S256"
+        );
+        let code = loop {
+            let answer = get(&place)
+                .header("Cookie", cookies.join("; "))
+                .send(self.address);
+            assert!(matches!(answer.status, 302 | 303), "{place}: {}", answer.text());
+            let set = answer
+                .headers
+                .iter()
+                .filter(|(name, _)| name.eq_ignore_ascii_case("set-cookie"));
+            cookies.extend(set.filter_map(|(_, value)| Some(value.split(';').next()?.to_owned())));
+            let location = answer.header("location");
+            if let Some((_, code)) = location.split_once("/callback?code=") {
+                break code.split('&').next().unwrap().to_owned();
+            }
+            let here = format!("http://{}", self.address);
+            place = location.strip_prefix(&here).unwrap_or(location).to_owned();
+            assert!(place.starts_with('/'), "{location}");
+        };
+        let body = format!(
+            "grant_type=authorization_code&client_id=web&code={code}&code_verifier={VERIFIER}\
+             &redirect_uri=https%3A%2F%2Fapp.test%2Fcallback"
+        );
+        let ask = post("/token")
+            .header("Content-Type", "application/x-www-form-urlencoded")
+            .body(body);
+        ask.send(self.address).expect(200).json()
+    }
+
     fn gateway(&self, backend: &Backend) -> Service {
         Setup::gateway(CONFIGURATION)
             .set("provider", self.address)
@@ -153,6 +193,18 @@ fn a_providers_token_is_accepted_for_what_it_says() {
     // Another provider of the same kind signs with keys of its own, under the same name.
     let stranger = Provider::start("first");
     ask(&service, &stranger.token("api", "read")).expect_refusal(401, "unknown_issuer");
+}
+
+#[test]
+fn a_users_access_token_opens_and_the_id_token_beside_it_does_not() {
+    let (provider, backend) = (Provider::start("first"), Backend::start());
+    let service = provider.gateway(&backend);
+    let tokens = provider.log_in("alice");
+    let text = |name: &str| tokens[name].as_str().unwrap().to_owned();
+    ask(&service, &text("access_token")).expect(200);
+    assert_eq!(backend.take_one().values("x-user-id"), ["alice"]);
+    ask(&service, &text("id_token")).expect_refusal(401, "token_type");
+    assert!(backend.take().is_empty());
 }
 
 #[test]

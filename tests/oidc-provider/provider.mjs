@@ -1,5 +1,6 @@
-// An OpenID provider that nobody here wrote, for the tests: oidc-provider with one client that gets
-// tokens for itself, and two APIs that it can get them for.
+// An OpenID provider that nobody here wrote, for the tests: oidc-provider with a client that gets
+// tokens for itself, one that gets them for users, and APIs that they are for. Whoever says who they
+// are by `login_hint` is believed.
 //
 //   node provider.mjs PORT KEY,KEY,...
 //
@@ -40,18 +41,49 @@ const provider = new Provider(issuer, {
       response_types: [],
       id_token_signed_response_alg: 'ES256',
     },
+    {
+      client_id: 'web',
+      token_endpoint_auth_method: 'none',
+      grant_types: ['authorization_code'],
+      redirect_uris: ['https://app.test/callback'],
+      response_types: ['code'],
+      id_token_signed_response_alg: 'ES256',
+    },
   ],
+  findAccount: (_context, accountId) => ({ accountId, claims: () => ({ sub: accountId }) }),
+  interactions: { url: (_context, interaction) => `/interaction/${interaction.uid}` },
+  async loadExistingGrant({ oidc }) {
+    const grant = new oidc.provider.Grant({
+      clientId: oidc.client.clientId,
+      accountId: oidc.session.accountId,
+    });
+    grant.addOIDCScope('openid');
+    grant.addResourceScope('urn:api', 'read write');
+    await grant.save();
+    return grant;
+  },
   features: {
     devInteractions: { enabled: false },
     clientCredentials: { enabled: true },
     resourceIndicators: {
       enabled: true,
+      useGrantedResource: () => true,
       getResourceServerInfo: (_context, resource) => ({
         ...servers[resource],
         jwt: { sign: { alg: 'ES256' } },
       }),
     },
   },
+});
+
+provider.use(async (context, next) => {
+  if (!context.path.startsWith('/interaction/')) {
+    await next();
+    return;
+  }
+  const { params } = await provider.interactionDetails(context.req, context.res);
+  const result = { login: { accountId: params.login_hint } };
+  context.redirect(await provider.interactionResult(context.req, context.res, result));
 });
 
 provider.listen(port, '127.0.0.1');

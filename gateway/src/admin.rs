@@ -15,6 +15,7 @@ use crate::metrics::{counter, encode, family, gauge, histogram, single_counter, 
 use crate::proxy::Shared;
 use crate::readiness::Readiness;
 use crate::revocation_feed::RevocationFeed;
+use crate::upstreams;
 
 /// How long a request's body may take to be thrown away.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -93,6 +94,7 @@ impl Admin {
 /// Everything that is measured.
 fn families(shared: &Shared) -> Vec<MetricFamily> {
     let mut families = shared.metrics.families();
+    families.extend(upstreams::families(&shared.upstreams));
     families.extend(stream_families(shared));
     families.extend(revocation_families(shared));
     families.extend(key_families(shared));

@@ -16,9 +16,10 @@ use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::H2Options;
 use pingora::server::ShutdownWatch;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Sleep, sleep, sleep_until};
 
 use crate::clock;
+use crate::deadlines::{Consequence, Deadlines, Late};
 use crate::live_streams::{Cut, LiveStreams, RequestHandle};
 
 thread_local! {
@@ -69,6 +70,7 @@ impl<P: HttpServerApp + Send + Sync + 'static> HttpServerApp for Cancellable<P> 
             inner: self.inner.process_new_http(session, shutdown),
             handle: None,
             deadline: HeaderDeadline::new(self.header_timeout, reused),
+            timer: None,
             streams: &self.streams,
         })
     }
@@ -92,6 +94,8 @@ struct CancellableRequest<'f> {
     /// Nothing until its header is read.
     handle: Option<Arc<RequestHandle>>,
     deadline: HeaderDeadline,
+    /// Set to the next of the request's deadlines, where it has any.
+    timer: Option<Pin<Box<Sleep>>>,
     streams: &'f LiveStreams,
 }
 
@@ -148,8 +152,51 @@ impl CancellableRequest<'_> {
                 return Poll::Ready(cut);
             }
         }
+        if handle.deadlines().any() {
+            let handle = Arc::clone(handle);
+            return self.poll_deadlines(&handle, context);
+        }
         Poll::Pending
     }
+
+    fn poll_deadlines(&mut self, handle: &RequestHandle, context: &mut Context<'_>) -> Poll<Cut> {
+        match poll_late(&mut self.timer, handle.deadlines(), context) {
+            Poll::Ready(late) => {
+                let cut = match late {
+                    Late::FirstByte => Cut::FirstByteTimeout,
+                    Late::Total => Cut::TotalTimeout,
+                    Late::Body => Cut::BodyTimeout,
+                };
+                self.streams.end(handle, cut);
+                Poll::Ready(cut)
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+/// Waits for the next of the deadlines, and yields the one that the request has to be ended for.
+fn poll_late(
+    timer: &mut Option<Pin<Box<Sleep>>>,
+    deadlines: &Deadlines,
+    context: &mut Context<'_>,
+) -> Poll<Late> {
+    while let Some((at, late)) = deadlines.next() {
+        let at = tokio::time::Instant::from_std(at);
+        let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
+        if timer.deadline() != at {
+            timer.as_mut().reset(at);
+        }
+        if timer.as_mut().poll(context).is_pending() {
+            return Poll::Pending;
+        }
+        match deadlines.pass(late) {
+            Consequence::End(late) => return Poll::Ready(late),
+            // It notices when it is polled again.
+            Consequence::Fails => context.waker().wake_by_ref(),
+        }
+    }
+    Poll::Pending
 }
 
 /// What a connection that will be used again carries to its next request, which is how that request

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use durward_news::RedisTarget;
-use durward_policy::{Explanation, Policy};
+use durward_policy::{Explanation, Policy, Route};
 use parking_lot::Mutex;
 use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
@@ -22,6 +22,7 @@ use crate::config::GatewayConfig;
 use crate::decision::Known;
 use crate::explain::{self, ExplainRequest};
 use crate::forward_auth::{ForwardAuth, ForwardAuthCounts};
+use crate::forward_limits::Limits;
 use crate::housekeeping::Housekeeper;
 use crate::in_flight::InFlight;
 use crate::issuer_keys::IssuerKeys;
@@ -33,7 +34,8 @@ use crate::proof_cache::ProofCache;
 use crate::proxy::{GatewayProxy, Shared};
 use crate::readiness::Readiness;
 use crate::revocation_feed::RevocationFeed;
-use crate::upstreams::{MAX_ATTEMPTS, Upstream};
+use crate::upstream_config::MAX_ATTEMPTS;
+use crate::upstreams::{HealthKeeper, Upstream};
 
 /// How often the drain looks whether it is done.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(10);
@@ -161,7 +163,7 @@ impl Gateway {
         let upstreams = config
             .upstreams
             .iter()
-            .map(|upstream| Upstream::new(upstream, header))
+            .map(|upstream| Arc::new(Upstream::new(upstream, header)))
             .collect();
         let (log, log_writer) = AccessLog::open(&config.access_log).map_err(GatewayError::AccessLog)?;
         let listeners = Listeners {
@@ -183,7 +185,12 @@ impl Gateway {
             .iter()
             .map(|upstream| upstream.name.clone())
             .collect();
+        let of_route = |route: &Route| {
+            let upstream = &config.upstreams[route.upstream.index()];
+            Limits::new(route.limits.or(upstream.limits), upstream.protocol)
+        };
         let shared = Shared {
+            limits: policy.routes().iter().map(of_route).collect(),
             proofs: ProofCache::new(Arc::new(keys), config.proof_cache_bytes),
             known,
             streams,
@@ -319,6 +326,10 @@ impl Gateway {
             KeyKeeper::new(&self.shared, self.own_keys.clone()),
         ));
         server.add_service(background_service("housekeeping", Housekeeper::new(&self.shared)));
+        server.add_service(background_service(
+            "health checks",
+            HealthKeeper(self.shared.upstreams.clone()),
+        ));
         if let Known::Store(_) = &self.shared.known {
             let keeper = LookupKeeper(Arc::clone(&self.shared));
             server.add_service(background_service("lookups", keeper));

@@ -14,6 +14,8 @@
 //! | revocations, and the open requests that they end | `mirror.rs`, `live_streams.rs`, `revocation_feed.rs` |
 //! | asking the application's own store instead, in lookup mode | `lookup.rs` |
 //! | the request that the upstream gets: identity stripped, then set | `upstream_request.rs` |
+//! | servers, and whose turn it is | `upstreams.rs` |
+//! | how long it may take and how large its body may be | `forward_limits.rs`, `deadlines.rs`, `request_body.rs` |
 //! | the answer to a refused request | `problem.rs` |
 //! | the signed assertion of who asks | `assertion.rs` |
 //! | the other door: proxies that ask about requests of their own | `forward_auth.rs` |
@@ -31,11 +33,13 @@ mod assertion;
 mod cancellable;
 mod clock;
 mod config;
+mod deadlines;
 mod decision;
 #[cfg(test)]
 mod end_to_end;
 mod explain;
 mod forward_auth;
+mod forward_limits;
 mod gateway;
 mod grant_table;
 mod housekeeping;
@@ -53,6 +57,7 @@ mod problem;
 mod proof_cache;
 mod proxy;
 mod readiness;
+mod request_body;
 mod request_record;
 mod revocation_feed;
 mod secret;
@@ -70,4 +75,7 @@ pub use explain::{ExplainRequest, check_keys, explain_offline};
 pub use forward_auth::ForwardAuthConfig;
 pub use gateway::{Gateway, GatewayError, GatewayRevocations, OwnKeys, Shutdown, ShutdownTrigger};
 pub use revocation_feed::{MirrorLimits, RevocationFeed};
-pub use upstream_config::{FixedHeader, UpstreamConfig, UpstreamTimeouts};
+pub use upstream_config::{
+    Balance, ClientCertificate, EjectionConfig, FixedHeader, HealthCheckConfig, Protocol, RetryConfig,
+    ServerConfig, UpstreamConfig, UpstreamTls,
+};

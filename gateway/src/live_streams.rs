@@ -14,6 +14,7 @@ use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use slab::Slab;
 
+use crate::deadlines::Deadlines;
 use crate::sharded::{Counters, Padded, SHARDS, shard};
 
 /// Why an open request was ended.
@@ -27,12 +28,18 @@ pub(crate) enum Cut {
     Expired,
     /// Its header section did not arrive in time.
     HeaderTimeout,
+    /// Its response did not end in time.
+    TotalTimeout,
+    /// Its response did not begin in time, on a connection that others share.
+    FirstByteTimeout,
+    /// Its body did not arrive in time.
+    BodyTimeout,
     /// The gateway ends, and its grace is over.
     Shutdown,
 }
 
 impl Cut {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Revoked(Cause::Token),
         Self::Revoked(Cause::Session),
         Self::Revoked(Cause::User),
@@ -44,6 +51,9 @@ impl Cut {
         Self::Unknown,
         Self::Expired,
         Self::HeaderTimeout,
+        Self::TotalTimeout,
+        Self::FirstByteTimeout,
+        Self::BodyTimeout,
         Self::Shutdown,
     ];
 
@@ -54,6 +64,9 @@ impl Cut {
             Self::Unknown => "revocation_unknown",
             Self::Expired => "expired",
             Self::HeaderTimeout => "header_timeout",
+            Self::TotalTimeout => "upstream_total_timeout",
+            Self::FirstByteTimeout => "upstream_first_byte_timeout",
+            Self::BodyTimeout => "body_timeout",
             Self::Shutdown => "shutdown",
         }
     }
@@ -71,12 +84,18 @@ pub(crate) struct RequestHandle {
     /// 0, or one more than the index of the cut.
     cut: AtomicU8,
     waker: AtomicWaker,
+    deadlines: Deadlines,
 }
 
 impl RequestHandle {
     /// Whether somebody else may end the request.
     pub(crate) fn is_bound(&self) -> bool {
         self.bound.load(Ordering::Relaxed)
+    }
+
+    /// By when it must have got somewhere.
+    pub(crate) fn deadlines(&self) -> &Deadlines {
+        &self.deadlines
     }
 
     /// Whether it is entered but not permitted yet: it waits for the revocation store.

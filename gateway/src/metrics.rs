@@ -55,9 +55,13 @@ pub(crate) struct Metrics {
 }
 
 /// Reasons for which a permitted request fails at its upstream.
-const UPSTREAM_REASONS: [Reason; 3] = [
+const UPSTREAM_REASONS: [Reason; 7] = [
     Reason::UpstreamUnavailable,
+    Reason::UpstreamConnectTimeout,
+    Reason::UpstreamFirstByteTimeout,
     Reason::UpstreamTimeout,
+    Reason::UpstreamTotalTimeout,
+    Reason::UpstreamTls,
     Reason::UpstreamInvalid,
 ];
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];

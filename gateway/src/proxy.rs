@@ -1,34 +1,42 @@
 //! Pingora's callbacks. Each hands over to the file whose subject it is.
 
 use std::any::Any;
+use std::net::SocketAddr;
+use std::os::fd::RawFd;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use durward_contract::UnixSeconds;
 use durward_policy::{Permit, Policy, Principal, Reason, Rejection};
-use http::{HeaderName, HeaderValue};
+use http::header::CONTENT_TYPE;
+use http::{HeaderName, HeaderValue, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
+use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorSource, ErrorType};
+use pingora::{Error, ErrorSource, ErrorType, RetryType};
 use prometheus::Registry;
 
 use crate::access_log::AccessLog;
 use crate::assertion::Assertions;
 use crate::cancellable::Reused;
 use crate::clock;
+use crate::deadlines::Late;
 use crate::decision::{self, Admission, Known};
 use crate::forward_auth::ForwardAuthCounts;
+use crate::forward_limits::Limits;
 use crate::in_flight::InFlight;
 use crate::live_streams::LiveStreams;
 use crate::metrics::Metrics;
 use crate::problem;
 use crate::proof_cache::ProofCache;
+use crate::request_body::RequestBody;
 use crate::request_record::RequestRecord;
 use crate::upstream_request;
-use crate::upstreams::Upstream;
+use crate::upstreams::{Chosen, Upstream};
 
 /// What all requests share.
 pub(crate) struct Shared {
@@ -36,7 +44,9 @@ pub(crate) struct Shared {
     pub(crate) proofs: ProofCache,
     pub(crate) known: Known,
     pub(crate) streams: Arc<LiveStreams>,
-    pub(crate) upstreams: Vec<Upstream>,
+    pub(crate) upstreams: Vec<Arc<Upstream>>,
+    /// By route.
+    pub(crate) limits: Vec<Limits>,
     pub(crate) metrics: Metrics,
     pub(crate) log: Arc<AccessLog>,
     pub(crate) in_flight: InFlight,
@@ -91,6 +101,7 @@ impl ProxyHttp for GatewayProxy {
             // Boxed, so that the requests that ask nobody do not carry its room.
             Admission::Asking(asking) => Box::pin(asking.answer(record)).await,
         };
+        let admitted = admitted.and_then(|()| self.begin(session, record));
         let Err(rejection) = admitted else {
             return Ok(false);
         };
@@ -105,16 +116,83 @@ impl ProxyHttp for GatewayProxy {
         session: &mut Session,
         record: &mut Box<RequestRecord>,
     ) -> pingora::Result<Box<HttpPeer>> {
-        let choose = if session.is_upgrade_req() {
-            Upstream::choose_for_upgrade
-        } else {
-            Upstream::choose
+        let (Some(upstream), Some(limits)) = (self.upstream(record), self.limits(record)) else {
+            return Error::e_explain(ErrorType::InternalError, "no permit");
         };
-        let chosen = self.upstream(record).and_then(choose);
-        let (server, peer) = chosen.ok_or_else(|| Error::explain(ErrorType::InternalError, "no server"))?;
-        record.attempts += 1;
-        record.server = Some(server);
+        let mut tried = record.tried;
+        let chosen = upstream.choose(
+            || user_of(&self.shared.policy, record),
+            &mut tried,
+            session.is_upgrade_req(),
+        );
+        let Some(Chosen {
+            index,
+            address,
+            mut peer,
+            in_use,
+        }) = chosen
+        else {
+            return Error::e_explain(ErrorType::InternalError, "no server");
+        };
+        limits.apply_to(&mut peer);
+        record.tried = tried;
+        record.chosen = Some(index);
+        record.server = Some(address);
+        record.in_use = in_use;
         Ok(peer)
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        session: &mut Session,
+        _reused: bool,
+        _peer: &HttpPeer,
+        connection: RawFd,
+        _digest: Option<&Digest>,
+        record: &mut Box<RequestRecord>,
+    ) -> pingora::Result<()> {
+        let (Some(upstream), Some(limits)) = (self.upstream(record), self.limits(record)) else {
+            return Error::e_explain(ErrorType::InternalError, "no permit");
+        };
+        if limits.first_byte.is_none() && limits.total.is_none() {
+            return Ok(());
+        }
+        let deadlines = record.handle.deadlines();
+        if deadlines.late().is_some() {
+            return Err(Error::explain(ErrorType::ReadTimedout, "it took too long to connect").into_up());
+        }
+        deadlines.connected(connection, upstream.shares_connections());
+        if let Some(first_byte) = limits.first_byte
+            && session.is_body_empty()
+        {
+            deadlines.set_first_byte(clock::now() + first_byte);
+        }
+        Ok(())
+    }
+
+    async fn request_body_filter(
+        &self,
+        session: &mut Session,
+        piece: &mut Option<Bytes>,
+        is_last: bool,
+        record: &mut Box<RequestRecord>,
+    ) -> pingora::Result<()> {
+        let Some(limits) = self.limits(record) else {
+            return Error::e_explain(ErrorType::InternalError, "no permit");
+        };
+        if session.was_upgraded() {
+            return Ok(());
+        }
+        let length = piece.as_ref().map_or(0, Bytes::len);
+        let deadlines = record.handle.deadlines();
+        let counted = record.body.piece(session, length, is_last, limits, deadlines);
+        if let (true, Some(first_byte)) = (is_last, limits.first_byte) {
+            deadlines.set_first_byte(clock::now() + first_byte);
+        }
+        counted.map_err(|(reason, error)| {
+            record.failing = Some(reason);
+            error
+        })
     }
 
     async fn upstream_request_filter(
@@ -149,6 +227,7 @@ impl ProxyHttp for GatewayProxy {
     ) -> pingora::Result<()> {
         record.status = response.status.as_u16();
         record.upstream_took = Some(clock::now() - record.decided_at);
+        self.begun(response, record);
         Ok(())
     }
 
@@ -160,10 +239,48 @@ impl ProxyHttp for GatewayProxy {
         record: &mut Box<RequestRecord>,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        error.set_retry(
-            self.upstream(record)
-                .is_some_and(|upstream| record.attempts < upstream.attempts()),
-        );
+        let retry = self.upstream(record).is_some_and(|upstream| {
+            if let Some(server) = record.chosen {
+                upstream.failed(server);
+            }
+            record.handle.deadlines().late().is_none()
+                && upstream.has_another(&record.tried)
+                && upstream.may_retry(&record.tried)
+        });
+        error.set_retry(retry);
+        error
+    }
+
+    /// A connection that was kept may have been closed while the request was on its way; the server has
+    /// then not seen it. Even so only a request is sent again that may be, and that has no body.
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        record: &mut Box<RequestRecord>,
+        reused: bool,
+    ) -> Box<Error> {
+        let deadlines = record.handle.deadlines();
+        deadlines.disconnected();
+        let unanswered = record.status == 0;
+        let unseen = unanswered && deadlines.late().is_none() && was_not_seen(&error, reused);
+        let repeatable = session.req_header().method.is_idempotent()
+            && session.is_body_empty()
+            && !session.is_upgrade_req();
+        let retry = self.upstream(record).is_some_and(|upstream| {
+            if unseen {
+                return repeatable && upstream.may_retry(&record.tried);
+            }
+            if let Some(server) = record.chosen
+                && unanswered
+                && *error.esource() == ErrorSource::Upstream
+            {
+                upstream.failed(server);
+            }
+            false
+        });
+        error.set_retry(retry);
         error
     }
 
@@ -212,15 +329,83 @@ impl GatewayProxy {
         Ok(value.map(|value| (assertions.header(), value)))
     }
 
-    fn upstream(&self, record: &RequestRecord) -> Option<&Upstream> {
+    fn upstream(&self, record: &RequestRecord) -> Option<&Arc<Upstream>> {
         let permit = record.permit.as_ref()?;
         self.shared.upstreams.get(permit.upstream().0 as usize)
+    }
+
+    fn limits(&self, record: &RequestRecord) -> Option<&Limits> {
+        self.shared.limits.get(record.permit.as_ref()?.route().index())
+    }
+
+    /// Puts the limits of its route on a request that was permitted.
+    fn begin(&self, session: &mut Session, record: &mut RequestRecord) -> Result<(), Rejection> {
+        let (Some(upstream), Some(limits)) = (self.upstream(record), self.limits(record)) else {
+            return Err(Rejection::new(Reason::Internal, "no permit"));
+        };
+        let shared = upstream.shares_connections();
+        let deadlines = record.handle.deadlines();
+        if let Some(total) = limits.total {
+            deadlines.set_total(record.decided_at + total);
+        }
+        match RequestBody::begin(session, limits, shared, deadlines, record.decided_at) {
+            Ok(body) => {
+                record.body = body;
+                Ok(())
+            }
+            Err(rejection) => {
+                record.reason = Some(rejection.reason);
+                record.cause = rejection.cause.as_ref().to_owned();
+                Err(rejection)
+            }
+        }
+    }
+
+    /// The head of a response has come.
+    fn begun(&self, response: &ResponseHeader, record: &RequestRecord) {
+        let is_upgrade = response.status == StatusCode::SWITCHING_PROTOCOLS;
+        if response.status.is_informational() && !is_upgrade {
+            return;
+        }
+        let (Some(upstream), Some(limits)) = (self.upstream(record), self.limits(record)) else {
+            return;
+        };
+        if let Some(server) = record.chosen {
+            upstream.succeeded(server);
+        }
+        let deadlines = record.handle.deadlines();
+        if deadlines.any() {
+            let is_stream = is_upgrade || is_event_stream(response);
+            deadlines.begun(is_stream && !limits.total_ends_streams);
+        }
+    }
+
+    /// What a failure means to the client; nothing where the client has gone.
+    fn reason_of(&self, error: &Error, record: &RequestRecord) -> Option<Reason> {
+        if let Some(reason) = record.failing {
+            return Some(reason);
+        }
+        let reason = reason_of(error)?;
+        if *error.esource() != ErrorSource::Upstream {
+            return Some(reason);
+        }
+        let by_pingora = self
+            .limits(record)
+            .is_some_and(|limits| limits.read_is_first_byte);
+        Some(match record.handle.deadlines().late() {
+            Some(Late::FirstByte) => Reason::UpstreamFirstByteTimeout,
+            Some(Late::Total) => Reason::UpstreamTotalTimeout,
+            _ if by_pingora && reason == Reason::UpstreamTimeout && record.status == 0 => {
+                Reason::UpstreamFirstByteTimeout
+            }
+            _ => reason,
+        })
     }
 
     /// Answers a request that failed after it was permitted, where it can still be answered.
     async fn answer_failure(&self, session: &mut Session, error: &Error, record: &mut RequestRecord) -> u16 {
         session.set_keepalive(None);
-        let Some(reason) = reason_of(error) else {
+        let Some(reason) = self.reason_of(error, record) else {
             return 0;
         };
         record.reason = Some(reason);
@@ -244,20 +429,64 @@ impl GatewayProxy {
     }
 }
 
+/// Whom a request is made for, to send all of theirs to one server.
+fn user_of(policy: &Policy, record: &RequestRecord) -> Vec<u8> {
+    let principal = record.permit.as_ref().and_then(|permit| permit.principal());
+    match (principal, record.client) {
+        (Some(Principal::User(token)), _) => {
+            let issuer = policy.issuers().get(token.issuer()).map(|issuer| issuer.name());
+            [issuer.unwrap_or_default(), token.subject()]
+                .join("\n")
+                .into_bytes()
+        }
+        (Some(Principal::Service(key)), _) => key.service().as_bytes().to_vec(),
+        (None, Some(SocketAddr::V4(client))) => client.ip().octets().to_vec(),
+        (None, Some(SocketAddr::V6(client))) => client.ip().octets().to_vec(),
+        (None, None) => Vec::new(),
+    }
+}
+
+/// Whether the server says, or a kept connection that was closed without a byte lets one conclude,
+/// that the request was not looked at.
+fn was_not_seen(error: &Error, reused: bool) -> bool {
+    // Pingora marks a connection that was lost in the middle of a response's head like one that was
+    // lost before it, and tells the two apart in this text alone.
+    let no_byte = || {
+        let context = error.context.as_ref().map(|context| context.as_str());
+        context.is_none_or(|text| !text.contains("bytes already read") || text.ends_with("already read: 0"))
+    };
+    match error.retry {
+        RetryType::Decided(refused) => refused,
+        RetryType::ReusedOnly => reused && no_byte(),
+    }
+}
+
+fn is_event_stream(response: &ResponseHeader) -> bool {
+    const EVENT_STREAM: &[u8] = b"text/event-stream";
+    let content_type = response.headers.get(CONTENT_TYPE).map(|value| value.as_bytes());
+    let media_type = content_type.and_then(|value| value.split(|byte| *byte == b';').next());
+    media_type.is_some_and(|value| value.trim_ascii().eq_ignore_ascii_case(EVENT_STREAM))
+}
+
 /// What a failure of Pingora's means to the client; nothing where the client has gone.
 fn reason_of(error: &Error) -> Option<Reason> {
     use ErrorType::{
-        ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, ConnectionClosed, InvalidHTTPHeader,
-        ReadError, ReadTimedout, WriteError, WriteTimedout,
+        ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, ConnectionClosed, InvalidCert,
+        InvalidHTTPHeader, ReadError, ReadTimedout, TLSHandshakeFailure, TLSHandshakeTimedout, WriteError,
+        WriteTimedout,
     };
     match (error.esource(), error.etype()) {
         (ErrorSource::Downstream, ReadTimedout) => Some(Reason::BodyTimeout),
         (ErrorSource::Downstream, WriteError | ReadError | ConnectionClosed | WriteTimedout) => None,
         (ErrorSource::Downstream, InvalidHTTPHeader) => Some(Reason::BadHeader),
         (ErrorSource::Downstream, _) => Some(Reason::BadFraming),
-        (ErrorSource::Upstream, ConnectTimedout | ConnectRefused | ConnectNoRoute | ConnectError) => {
+        (ErrorSource::Upstream, ConnectRefused | ConnectNoRoute | ConnectError) => {
             Some(Reason::UpstreamUnavailable)
         }
+        (ErrorSource::Upstream, ConnectTimedout | TLSHandshakeTimedout) => {
+            Some(Reason::UpstreamConnectTimeout)
+        }
+        (ErrorSource::Upstream, TLSHandshakeFailure | InvalidCert) => Some(Reason::UpstreamTls),
         (ErrorSource::Upstream, ReadTimedout | WriteTimedout) => Some(Reason::UpstreamTimeout),
         (ErrorSource::Upstream, _) => Some(Reason::UpstreamInvalid),
         (ErrorSource::Internal | ErrorSource::Unset, _) => Some(Reason::Internal),

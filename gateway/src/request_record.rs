@@ -19,6 +19,8 @@ use crate::clock;
 use crate::live_streams::{Registration, RequestHandle};
 use crate::log_line::{push_number, push_start, push_text};
 use crate::proxy::Shared;
+use crate::request_body::RequestBody;
+use crate::upstreams::{InUse, ServerIndex, Tried};
 
 const MAX_METHOD: usize = 32;
 const MAX_HOST: usize = 255;
@@ -55,7 +57,14 @@ pub(crate) struct RequestRecord {
     pub(crate) cause: String,
     /// Where the judged bytes are not those of the header.
     pub(crate) forward_target: Option<Vec<u8>>,
-    pub(crate) attempts: usize,
+    /// Its body, as far as it has come.
+    pub(crate) body: RequestBody,
+    /// Which servers it was offered to.
+    pub(crate) tried: Tried,
+    pub(crate) chosen: Option<ServerIndex>,
+    pub(crate) in_use: Option<InUse>,
+    /// Why it is about to fail, where Pingora's error does not say it.
+    pub(crate) failing: Option<Reason>,
     pub(crate) server: Option<SocketAddr>,
     pub(crate) upstream_took: Option<Duration>,
     pub(crate) status: u16,
@@ -84,7 +93,11 @@ impl RequestRecord {
             reason: None,
             cause: String::new(),
             forward_target: None,
-            attempts: 0,
+            body: RequestBody::default(),
+            tried: Tried::default(),
+            chosen: None,
+            in_use: None,
+            failing: None,
             server: None,
             upstream_took: None,
             status: 0,

@@ -1,19 +1,28 @@
-//! `upstreams:` compiled: servers, timeouts, and the headers that a backend is always given.
+//! `upstreams:` compiled: servers, limits, and the headers that a backend is always given.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use durward_config::{Diagnostics, Entry, Node, Place};
+use durward_policy::ForwardLimits;
 use http::{HeaderName, HeaderValue};
 
 use crate::config::duration;
 use crate::secret::{describe, read_secret};
 
-const MAX_SERVERS: usize = 256;
+mod health;
+mod servers;
+mod tls;
+
+pub(crate) use health::MAX_ATTEMPTS;
+pub use health::{EjectionConfig, HealthCheckConfig, RetryConfig};
+pub use servers::{Balance, ServerConfig};
+pub use tls::{ClientCertificate, UpstreamTls};
+
 const MAX_FIXED_HEADERS: usize = 32;
 const HOUR: Duration = Duration::from_secs(3600);
 const SHORTEST: Duration = Duration::from_millis(10);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Names that a fixed header cannot have: they frame or route the request.
 const RESERVED: [&str; 14] = [
@@ -34,7 +43,7 @@ const RESERVED: [&str; 14] = [
 ];
 
 /// A header that is set on every request to an upstream, after the strip.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FixedHeader {
     /// Its name.
     pub name: HeaderName,
@@ -42,45 +51,45 @@ pub struct FixedHeader {
     pub value: HeaderValue,
 }
 
-/// How long an upstream may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UpstreamTimeouts {
-    /// To accept a connection.
-    pub connect: Duration,
-    /// Between two pieces of a response.
-    pub read: Duration,
-    /// To take a piece of a request.
-    pub write: Duration,
-    /// That an unused connection is kept.
-    pub idle: Duration,
-}
-
-impl Default for UpstreamTimeouts {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(2),
-            read: Duration::from_secs(60),
-            write: Duration::from_secs(60),
-            idle: Duration::from_secs(60),
-        }
-    }
+/// How the servers of an upstream are spoken to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    H1,
+    /// HTTP/2: by ALPN over TLS, by prior knowledge without.
+    H2,
 }
 
 /// One upstream.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct UpstreamConfig {
     /// Its name in the file.
     pub name: String,
     /// Where the name stands.
     pub place: Place,
-    /// Its servers; requests go round them.
-    pub servers: Vec<SocketAddr>,
+    /// Its servers.
+    pub servers: Vec<ServerConfig>,
+    /// Which of them a request goes to.
+    pub balance: Balance,
+    /// How they are spoken to.
+    pub protocol: Protocol,
+    /// How they prove who they are; nothing where they are spoken to without TLS.
+    pub tls: Option<UpstreamTls>,
+    /// Whether they are asked if they are well.
+    pub health_check: Option<HealthCheckConfig>,
+    /// Whether those whose requests fail are left out.
+    pub ejection: Option<EjectionConfig>,
+    /// How often a request is offered to another.
+    pub retries: RetryConfig,
     /// What is set on every request to it.
     pub headers: Vec<FixedHeader>,
-    /// Its timeouts.
-    pub timeouts: UpstreamTimeouts,
     /// Whether it is given the gateway's signed assertion of who asks.
     pub assertion: bool,
+    /// How long its requests may take, and how large they may be.
+    pub limits: ForwardLimits,
+    /// How long an unused connection is kept.
+    pub idle_timeout: Duration,
 }
 
 pub(crate) fn compile_upstreams(
@@ -107,69 +116,45 @@ fn compile_upstream(entry: &Entry, base: &Path, diagnostics: &mut Diagnostics) -
     let servers = section.required("servers", "write `servers: [127.0.0.1:8101]`", diagnostics);
     let headers = section.optional("headers");
     let assertion = section.optional("assertion");
-    let defaults = UpstreamTimeouts::default();
-    let timeouts = UpstreamTimeouts {
-        connect: timeout(
-            section.optional("connect_timeout"),
-            "connect_timeout",
-            defaults.connect,
-            diagnostics,
-        ),
-        read: timeout(
-            section.optional("read_timeout"),
-            "read_timeout",
-            defaults.read,
-            diagnostics,
-        ),
-        write: timeout(
-            section.optional("write_timeout"),
-            "write_timeout",
-            defaults.write,
-            diagnostics,
-        ),
-        idle: timeout(
-            section.optional("idle_timeout"),
-            "idle_timeout",
-            defaults.idle,
-            diagnostics,
-        ),
-    };
-    section.not_built("tls", diagnostics);
-    section.not_built("health_check", diagnostics);
+    let limits = ForwardLimits::compile(&mut section, diagnostics);
+    let idle = section.optional("idle_timeout");
+    let idle_timeout = duration(idle, "idle_timeout", SHORTEST..=HOUR, IDLE_TIMEOUT, diagnostics);
+    let balance = Balance::compile(section.optional("balance"), diagnostics);
+    let protocol = compile_protocol(section.optional("protocol"), diagnostics);
+    let tls = section.optional("tls");
+    let health_check = section.optional("health_check");
+    let ejection = EjectionConfig::compile(section.optional("ejection"), diagnostics);
+    let retries = RetryConfig::compile(section.optional("retries"), diagnostics);
     section.finish(diagnostics);
     Some(UpstreamConfig {
         name: entry.key.clone(),
         place: entry.place,
         servers: servers
-            .map(|node| compile_servers(&what, node, diagnostics))
+            .map(|node| servers::compile_servers(&what, node, diagnostics))
             .unwrap_or_default(),
+        balance,
+        protocol,
+        // Where it cannot be read the error stands, and nothing is built of this.
+        tls: tls.and_then(|node| UpstreamTls::compile(node, base, diagnostics)),
+        health_check: health_check.and_then(|node| HealthCheckConfig::compile(node, diagnostics)),
+        ejection,
+        retries,
         headers: headers
             .map(|node| compile_headers(node, base, diagnostics))
             .unwrap_or_default(),
-        timeouts,
+        limits,
+        idle_timeout,
         assertion: assertion
             .and_then(|node| node.boolean("assertion", diagnostics))
             .unwrap_or(false),
     })
 }
 
-fn compile_servers(what: &str, node: &Node, diagnostics: &mut Diagnostics) -> Vec<SocketAddr> {
-    let items = node.one_or_many();
-    if items.is_empty() {
-        diagnostics.error(
-            node.place,
-            format!("{what} has no servers"),
-            "write `servers: [127.0.0.1:8101]`",
-        );
+fn compile_protocol(node: Option<&Node>, diagnostics: &mut Diagnostics) -> Protocol {
+    match node.and_then(|node| node.one_of("protocol", &["h1", "h2"], diagnostics)) {
+        Some("h2") => Protocol::H2,
+        _ => Protocol::H1,
     }
-    if items.len() > MAX_SERVERS {
-        let message = format!("{what} has more than {MAX_SERVERS} servers");
-        diagnostics.error(node.place, message, "put a load balancer before them");
-    }
-    items
-        .iter()
-        .filter_map(|item| item.socket_address(&format!("a server of {what}"), diagnostics))
-        .collect()
 }
 
 fn compile_headers(node: &Node, base: &Path, diagnostics: &mut Diagnostics) -> Vec<FixedHeader> {
@@ -230,10 +215,6 @@ fn header_value(bytes: &[u8], place: &str) -> Result<HeaderValue, String> {
     Ok(value)
 }
 
-fn timeout(node: Option<&Node>, what: &str, default: Duration, diagnostics: &mut Diagnostics) -> Duration {
-    duration(node, what, SHORTEST..=HOUR, default, diagnostics)
-}
-
 #[cfg(test)]
 mod tests {
     use durward_config::Document;
@@ -286,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_in_the_file_is_an_error_and_timeouts_have_defaults() {
+    fn a_secret_in_the_file_is_an_error_and_limits_are_what_is_said() {
         let (_, text) = compile(
             "a:\n  servers: 127.0.0.1:1\n  headers: { X-Api-Key: hunter2 }\n",
             Path::new("."),
@@ -294,9 +275,76 @@ mod tests {
         assert!(text.contains("must not stand in the file itself"), "{text}");
         let (upstreams, text) = compile("a: { servers: 127.0.0.1:1, read_timeout: 5s }\n", Path::new("."));
         assert_eq!(text, "");
-        assert_eq!(upstreams[0].timeouts.read, Duration::from_secs(5));
-        assert_eq!(upstreams[0].timeouts.connect, Duration::from_secs(2));
-        let (_, text) = compile("a: { servers: 127.0.0.1:1, tls: true }\n", Path::new("."));
-        assert!(text.contains("`tls` is not supported by this version"), "{text}");
+        assert_eq!(upstreams[0].limits.read, Some(Duration::from_secs(5)));
+        assert_eq!(upstreams[0].limits.connect, None);
+        assert_eq!(upstreams[0].idle_timeout, Duration::from_secs(60));
+    }
+
+    #[test]
+    fn servers_have_weights_and_stand_once() {
+        let (upstreams, text) = compile(
+            "a: { servers: [127.0.0.1:1, { address: 127.0.0.1:2, weight: 3 }], balance: user_hash }\n",
+            Path::new("."),
+        );
+        assert_eq!(text, "");
+        let weights: Vec<_> = upstreams[0].servers.iter().map(|server| server.weight).collect();
+        assert_eq!(weights, [1, 3]);
+        assert_eq!(upstreams[0].balance, Balance::UserHash);
+        for (keys, expected) in [
+            ("servers: [127.0.0.1:1, 127.0.0.1:1]", "names 127.0.0.1:1 twice"),
+            (
+                "servers: [{ address: 127.0.0.1:1, weight: 0 }]",
+                "weight is out of range",
+            ),
+            ("servers: [{ weight: 1 }]", "address"),
+            (
+                "servers: 127.0.0.1:1, balance: random",
+                "balance cannot be `random`",
+            ),
+            ("servers: 127.0.0.1:1, protocol: h3", "protocol cannot be `h3`"),
+            ("servers: 127.0.0.1:1, ejection: on", "ejection cannot be"),
+            (
+                "servers: 127.0.0.1:1, ejection: { for: 10s, at_most: 1s }",
+                "`at_most` is shorter",
+            ),
+            (
+                "servers: 127.0.0.1:1, retries: { attempts: 9 }",
+                "attempts is out of range",
+            ),
+            ("servers: 127.0.0.1:1, health_check: {}", "path"),
+            (
+                "servers: 127.0.0.1:1, health_check: { path: health }",
+                "no path that can be asked for",
+            ),
+            (
+                "servers: 127.0.0.1:1, health_check: { path: /h, timeout: 9s }",
+                "longer than its interval",
+            ),
+            (
+                "servers: 127.0.0.1:1, health_check: { path: /h, status: [] }",
+                "`status` lists 0",
+            ),
+            ("servers: 127.0.0.1:1, tls: true", "`tls` is a mapping"),
+            ("servers: 127.0.0.1:1, tls: {}", "server_name"),
+            (
+                "servers: 127.0.0.1:1, tls: { server_name: a_b }",
+                "no name that a certificate",
+            ),
+            (
+                "servers: 127.0.0.1:1, tls: { server_name: a, ca: absent }",
+                "cannot read",
+            ),
+            (
+                "servers: 127.0.0.1:1, tls: { server_name: a, verify: false }",
+                "unknown key `verify`",
+            ),
+            (
+                "servers: 127.0.0.1:1, tls: { server_name: a, client_key: x }",
+                "has two files",
+            ),
+        ] {
+            let (_, text) = compile(&format!("a: {{ {keys} }}\n"), Path::new("."));
+            assert!(text.contains(expected), "{keys}: {text}");
+        }
     }
 }

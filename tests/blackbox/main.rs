@@ -33,4 +33,6 @@ mod requests;
 mod revoke;
 mod session;
 mod streams;
+mod timeouts;
 mod tokens;
+mod upstreams;

@@ -19,6 +19,7 @@ mod claim_rule;
 mod credential;
 mod decide;
 mod explain;
+mod forward_limits;
 mod forwarded_request;
 mod host;
 mod identity_headers;
@@ -49,6 +50,7 @@ pub use decide::{Decision, Pending, Permit, Proofs, Refusal, decide};
 pub use explain::{
     ExplainCredential, ExplainedStep, Explaining, Explanation, PendingExplanation, Verdict, explain,
 };
+pub use forward_limits::{ForwardLimits, Limit};
 pub use forwarded_request::{AskingProxy, ForwardedRequest};
 pub use identity_headers::{
     HeaderSink, IdentityHeaders, ServiceHeaders, StripSet, canonical, identity_header_name,

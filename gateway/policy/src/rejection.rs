@@ -130,8 +130,16 @@ reasons! {
     Overloaded = "overloaded",
     /// No server of the upstream can be reached.
     UpstreamUnavailable = "upstream_unavailable",
-    /// The upstream did not answer in time.
+    /// No server of the upstream accepted a connection in time.
+    UpstreamConnectTimeout = "upstream_connect_timeout",
+    /// The upstream's response did not begin in time.
+    UpstreamFirstByteTimeout = "upstream_first_byte_timeout",
+    /// The upstream fell silent: it neither sent nor took a piece in time.
     UpstreamTimeout = "upstream_timeout",
+    /// The upstream's response did not end in time.
+    UpstreamTotalTimeout = "upstream_total_timeout",
+    /// No TLS came about with the upstream: its certificate is not accepted, or the gateway's is not.
+    UpstreamTls = "upstream_tls",
     /// The upstream's answer is not HTTP.
     UpstreamInvalid = "upstream_invalid",
     /// A fault of the gateway's own.
@@ -184,13 +192,16 @@ impl Reason {
             Self::HeaderTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::BadMethod | Self::UnknownTransferCoding => StatusCode::NOT_IMPLEMENTED,
-            Self::UpstreamInvalid => StatusCode::BAD_GATEWAY,
+            Self::UpstreamInvalid | Self::UpstreamTls => StatusCode::BAD_GATEWAY,
             Self::KeysUnavailable
             | Self::RevocationUnknown
             | Self::Draining
             | Self::Overloaded
             | Self::UpstreamUnavailable => StatusCode::SERVICE_UNAVAILABLE,
-            Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::UpstreamConnectTimeout
+            | Self::UpstreamFirstByteTimeout
+            | Self::UpstreamTimeout
+            | Self::UpstreamTotalTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::BadVersion => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
         }
     }
@@ -248,7 +259,11 @@ impl Reason {
             | Self::Draining
             | Self::Overloaded
             | Self::UpstreamUnavailable
+            | Self::UpstreamConnectTimeout
+            | Self::UpstreamFirstByteTimeout
             | Self::UpstreamTimeout
+            | Self::UpstreamTotalTimeout
+            | Self::UpstreamTls
             | Self::UpstreamInvalid
             | Self::Internal => None,
         }
@@ -304,7 +319,11 @@ impl Reason {
             Self::Draining => "The gateway is shutting down",
             Self::Overloaded => "The gateway is overloaded",
             Self::UpstreamUnavailable => "The upstream is not available",
-            Self::UpstreamTimeout => "The upstream did not answer in time",
+            Self::UpstreamConnectTimeout
+            | Self::UpstreamFirstByteTimeout
+            | Self::UpstreamTimeout
+            | Self::UpstreamTotalTimeout => "The upstream did not answer in time",
+            Self::UpstreamTls => "The upstream cannot be trusted",
             Self::UpstreamInvalid => "The upstream's answer is not valid",
             Self::Internal => "The gateway has failed",
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use durward_config::Place;
 use http::HeaderName;
 
+use crate::ForwardLimits;
 use crate::request_facts::MethodSet;
 use crate::{AcceptedIssuers, CredentialKinds, Requirement};
 
@@ -97,6 +98,8 @@ pub struct Route {
     pub forward_credentials: bool,
     /// Further names to strip.
     pub strip: Vec<HeaderName>,
+    /// How long its requests may take, and how large they may be; the upstream says the rest.
+    pub limits: ForwardLimits,
     pub(crate) host: HostPattern,
     pub(crate) path: PathPattern,
 }

@@ -94,6 +94,8 @@ pub enum Reply {
     Endless(Vec<u8>),
     /// Piece after piece as the test hands them over.
     Pieces(Receiver<Vec<u8>>),
+    /// These bytes, and the end of the connection.
+    Last(Vec<u8>),
 }
 
 impl Reply {
@@ -289,6 +291,10 @@ impl Peer<'_> {
             Reply::Endless(bytes) => {
                 while self.stream.write_all(&bytes).is_ok() {}
                 let _ = self.stream.shutdown(Shutdown::Both);
+                None
+            }
+            Reply::Last(bytes) => {
+                let _ = self.stream.write_all(&bytes);
                 None
             }
             Reply::Pieces(pieces) => pieces

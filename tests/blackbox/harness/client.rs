@@ -298,6 +298,25 @@ impl Connection {
         std::mem::take(&mut self.unread)
     }
 
+    /// Reads so many bytes and keeps none, tells `each` now and then, and returns how many came.
+    pub fn count_to(&mut self, count: usize, mut each: impl FnMut(usize)) -> usize {
+        let mut received = self.unread.len();
+        let mut told = 0;
+        self.unread.clear();
+        while received < count {
+            match self.fill() {
+                0 => break,
+                more => received += more,
+            }
+            self.unread.clear();
+            if received - told > 1 << 20 {
+                told = received;
+                each(received);
+            }
+        }
+        received
+    }
+
     /// Reads until the peer hangs up, and keeps nothing.
     pub fn discard_to_end(&mut self) {
         self.unread.clear();

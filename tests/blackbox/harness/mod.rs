@@ -15,6 +15,7 @@ mod process;
 mod redis_protocol;
 mod redis_server;
 mod service;
+mod sink;
 mod tokens;
 mod websocket;
 
@@ -32,6 +33,7 @@ pub use process::{Finished, Process, durward};
 pub use redis_protocol::read_command;
 pub use redis_server::{RedisServer, Sentinel};
 pub use service::{Service, Setup};
+pub use sink::Sink;
 pub use tokens::{claims, mint, mint_with, sign};
 pub use websocket::Socket;
 

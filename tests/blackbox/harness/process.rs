@@ -83,6 +83,11 @@ impl Process {
         self.child.try_wait().unwrap()
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal, by the shell's own `kill`.
     pub fn signal(&self, name: &str) {
         let script = format!("kill -{name} {}", self.child.id());

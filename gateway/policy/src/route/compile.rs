@@ -8,7 +8,7 @@ use durward_config::{Diagnostics, Node, Place, Section};
 use super::{Access, HostPattern, PathPattern, Route, RouteId, UpstreamId, WhenUnknown};
 use crate::identity_headers::extra_names;
 use crate::request_facts::MethodSet;
-use crate::{AcceptedIssuers, CredentialKinds, Issuers, Requirement};
+use crate::{AcceptedIssuers, CredentialKinds, ForwardLimits, Issuers, Requirement};
 
 /// The most routes of a file.
 pub const MAX_ROUTES: usize = 10_000;
@@ -75,6 +75,7 @@ fn route(
             .unwrap_or(false)
     });
     let strip = extra_names(section.optional("strip"), diagnostics);
+    let limits = ForwardLimits::compile(&mut section, diagnostics);
     NOT_BUILT
         .iter()
         .for_each(|key| section.not_built(key, diagnostics));
@@ -96,6 +97,7 @@ fn route(
         when_unknown: demands.when_unknown,
         forward_credentials,
         strip,
+        limits,
         host,
         path,
     })

@@ -20,6 +20,7 @@ mod answer;
 mod backend;
 mod edge;
 mod endings;
+mod grpc;
 
 #[test]
 fn a_permitted_request_says_who_asks_and_nothing_that_was_not_proved() {

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use durward_news::RedisTarget;
 use durward_policy::{Explanation, Policy, Route};
 use parking_lot::Mutex;
+use pingora::apps::HttpServerOptions;
 use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
@@ -281,7 +282,13 @@ impl Gateway {
         let proxy = GatewayProxy {
             shared: Arc::clone(&self.shared),
         };
-        let proxy = http_proxy(&server.configuration, proxy);
+        let mut proxy = http_proxy(&server.configuration, proxy);
+        // The tests of what passes from HTTP/2 to HTTP/2 come by prior knowledge.
+        if cfg!(test) {
+            let mut options = HttpServerOptions::default();
+            options.h2c = true;
+            proxy.server_options = Some(options);
+        }
         let proxy = Cancellable::new(
             proxy,
             Arc::clone(&self.shared.streams),

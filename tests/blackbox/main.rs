@@ -35,4 +35,5 @@ mod session;
 mod streams;
 mod timeouts;
 mod tokens;
+mod upstream_tls;
 mod upstreams;

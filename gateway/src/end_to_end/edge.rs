@@ -42,13 +42,25 @@ impl Edge {
         edge
     }
 
+    /// The same, with an upstream of these keys at `address` for `/api` and `/public`.
+    pub(super) fn before(address: SocketAddr, keys: &str) -> Self {
+        let edge = Self::launch("", Some((address, keys)));
+        edge.feed.load(Snapshot::default());
+        edge
+    }
+
     pub(super) fn start_unloaded(extra: &str) -> Self {
+        Self::launch(extra, None)
+    }
+
+    fn launch(extra: &str, upstream: Option<(SocketAddr, &str)>) -> Self {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, Ordering::SeqCst);
         let log = std::env::temp_dir().join(format!("durward-edge-{}-{number}.jsonl", std::process::id()));
         let _ = std::fs::remove_file(&log);
         let backend = Backend::start();
-        let text = configuration(backend.address, &log, extra);
+        let (address, keys) = upstream.unwrap_or((backend.address, ""));
+        let text = configuration(address, keys, &log, extra);
         let document = Document::parse("edge.yaml", &text).unwrap();
         let mut diagnostics = Diagnostics::default();
         let mut section = document.root().section("the file", &mut diagnostics).unwrap();
@@ -152,13 +164,13 @@ impl Drop for Edge {
     }
 }
 
-fn configuration(backend: SocketAddr, log: &std::path::Path, extra: &str) -> String {
+fn configuration(backend: SocketAddr, keys: &str, log: &std::path::Path, extra: &str) -> String {
     let secret = std::env::temp_dir().join(format!("durward-edge-key-{}", std::process::id()));
     std::fs::write(&secret, "backend-secret\n").unwrap();
     format!(
         "listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\nworkers: 1\nshutdown_grace: 2s\n\
          access_log: {{ file: '{}' }}\n{extra}\n\
-         upstreams:\n  api:\n    servers: [{backend}]\n    headers: {{ X-Api-Key: {{ file: '{}' }} }}\n\
+         upstreams:\n  api:\n    servers: [{backend}]\n    {keys}\n    headers: {{ X-Api-Key: {{ file: '{}' }} }}\n\
          \x20 down: {{ servers: [127.0.0.1:1], connect_timeout: 500ms }}\n\
          issuers: [{{ use: auth, leeway: 0s }}]\n\
          revocations: {{ store: embedded, max_staleness: 60s }}\n\

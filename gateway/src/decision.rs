@@ -7,8 +7,8 @@ use std::time::Instant;
 use durward_contract::UnixSeconds;
 use durward_policy::{
     Decision, GrantStanding, GrantedKey, KeyDigest, LookupAnswer, LookupKeys, Pending, Phase, Policy,
-    Principal, RawRequest, Reason, Refusal, Rejection, RequestFacts, Revocations, Standing, Step, Trace,
-    VerifiedToken, decide,
+    Preflight, Principal, RawRequest, Reason, Refusal, Rejection, RequestFacts, Revocations, Standing, Step,
+    Trace, VerifiedToken, decide,
 };
 use pingora::proxy::Session;
 
@@ -141,6 +141,22 @@ pub(crate) fn admit<'s>(shared: &'s Shared, asked: &impl Asked, record: &mut Req
         Err(rejection) => Err(rejection),
     };
     Admission::Decided(settle(shared, record, &mut timer, result))
+}
+
+/// What a preflight is answered; nothing where the request is none, or its route leaves it to the
+/// backend. Counted as a decision that permits: the permission is to ask.
+pub(crate) fn preflight(shared: &Shared, session: &Session, record: &mut RequestRecord) -> Option<Preflight> {
+    let facts = session.facts(shared, &record.raw).ok()?;
+    let preflight = durward_policy::preflight(&shared.policy, &facts)?;
+    record.wall = clock::wall_at(record.started);
+    record.route = Some(preflight.route);
+    record.decided_at = clock::now();
+    record.decision_took = record.decided_at - record.started;
+    record.is_preflight = true;
+    shared
+        .metrics
+        .decided(record.route, None, record.decision_took, None);
+    Some(preflight)
 }
 
 /// A request that waits for the store's answer.

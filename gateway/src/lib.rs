@@ -33,6 +33,7 @@ mod assertion;
 mod cancellable;
 mod clock;
 mod config;
+mod cors_response;
 mod deadlines;
 mod decision;
 #[cfg(test)]

@@ -1,19 +1,28 @@
 //! The answer to a refused request: RFC 9457 problem details, with what the status asks for.
 
 use bytes::Bytes;
-use durward_policy::{Reason, Rejection};
+use durward_policy::{Cors, Reason, Rejection};
 use http::header;
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
+
+use crate::cors_response;
 
 /// When to try again after a 503, in seconds.
 const RETRY_AFTER: &str = "1";
 
 /// Answers a request with a rejection. Where the framing of the request is in doubt the connection
 /// ends with it.
-pub(crate) async fn respond(session: &mut Session, rejection: &Rejection) -> pingora::Result<()> {
+pub(crate) async fn respond(
+    session: &mut Session,
+    rejection: &Rejection,
+    cors: Option<&Cors>,
+) -> pingora::Result<()> {
     let body = Bytes::from(rejection.problem());
-    let header = response_header(rejection, body.len())?;
+    let mut header = response_header(rejection, body.len())?;
+    if let Some(cors) = cors {
+        cors_response::say(&mut header, cors, &session.req_header().headers)?;
+    }
     if ends_connection(rejection.reason) {
         session.set_keepalive(None);
     }

@@ -9,9 +9,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use durward_contract::UnixSeconds;
-use durward_policy::{Permit, Policy, Principal, Reason, Rejection};
+use durward_policy::{Cors, Permit, Policy, Principal, Reason, Rejection, Route};
 use http::header::CONTENT_TYPE;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
@@ -24,6 +24,7 @@ use crate::access_log::AccessLog;
 use crate::assertion::Assertions;
 use crate::cancellable::Reused;
 use crate::clock;
+use crate::cors_response;
 use crate::deadlines::Late;
 use crate::decision::{self, Admission, Known};
 use crate::forward_auth::ForwardAuthCounts;
@@ -96,6 +97,13 @@ impl ProxyHttp for GatewayProxy {
             .client_addr()
             .and_then(|address| address.as_inet())
             .copied();
+        if session.req_header().method == Method::OPTIONS
+            && let Some(preflight) = decision::preflight(&self.shared, session, record)
+        {
+            return Box::pin(cors_response::answer(session, preflight))
+                .await
+                .map(|()| true);
+        }
         let admitted = match decision::admit(&self.shared, session, record) {
             Admission::Decided(result) => result,
             // Boxed, so that the requests that ask nobody do not carry its room.
@@ -106,7 +114,7 @@ impl ProxyHttp for GatewayProxy {
             return Ok(false);
         };
         // In a box of its own: every request would carry its size.
-        Box::pin(problem::respond(session, &rejection))
+        Box::pin(problem::respond(session, &rejection, self.cors(record)))
             .await
             .map(|()| true)
     }
@@ -215,20 +223,25 @@ impl ProxyHttp for GatewayProxy {
             &upstream.fixed,
             assertion,
             client,
-            record.forward_target.as_deref(),
+            permit.rewritten_target().or(record.forward_target.as_deref()),
         )
     }
 
     async fn upstream_response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         record: &mut Box<RequestRecord>,
     ) -> pingora::Result<()> {
         record.status = response.status.as_u16();
         record.upstream_took = Some(clock::now() - record.decided_at);
         self.begun(response, record);
-        Ok(())
+        match self.route(record) {
+            Some(route) if route.cors.is_some() || !route.response_headers.is_empty() => {
+                cors_response::change(response, route, &session.req_header().headers)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// No byte was sent yet: another server may be asked, whatever the method.
@@ -334,6 +347,14 @@ impl GatewayProxy {
         self.shared.upstreams.get(permit.upstream().0 as usize)
     }
 
+    fn route(&self, record: &RequestRecord) -> Option<&Route> {
+        self.shared.policy.route(record.route?)
+    }
+
+    fn cors(&self, record: &RequestRecord) -> Option<&Cors> {
+        self.route(record)?.cors.as_ref()
+    }
+
     fn limits(&self, record: &RequestRecord) -> Option<&Limits> {
         self.shared.limits.get(record.permit.as_ref()?.route().index())
     }
@@ -419,7 +440,7 @@ impl GatewayProxy {
             .response_written()
             .is_some_and(|response| !response.status.is_informational());
         if !begun
-            && problem::respond(session, &Rejection::new(reason, ""))
+            && problem::respond(session, &Rejection::new(reason, ""), self.cors(record))
                 .await
                 .is_err()
         {
@@ -449,11 +470,11 @@ fn user_of(policy: &Policy, record: &RequestRecord) -> Vec<u8> {
 /// Whether the server says, or a kept connection that was closed without a byte lets one conclude,
 /// that the request was not looked at.
 fn was_not_seen(error: &Error, reused: bool) -> bool {
-    // Pingora marks a connection that was lost in the middle of a response's head like one that was
-    // lost before it, and tells the two apart in this text alone.
+    // Pingora marks a connection that was lost within a response's head like one that was lost before
+    // it, and tells the two apart in this text alone.
     let no_byte = || {
-        let context = error.context.as_ref().map(|context| context.as_str());
-        context.is_none_or(|text| !text.contains("bytes already read") || text.ends_with("already read: 0"))
+        let said = error.context.as_ref().map(|context| context.as_str());
+        said.is_some_and(|said| said.ends_with("bytes already read: 0") || said == "while reading h2 header")
     };
     match error.retry {
         RetryType::Decided(refused) => refused,

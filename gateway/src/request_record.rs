@@ -51,6 +51,8 @@ pub(crate) struct RequestRecord {
     pub(crate) decided_at: Instant,
     pub(crate) decision_took: Duration,
     pub(crate) permit: Option<Permit>,
+    /// The gateway answers it itself.
+    pub(crate) is_preflight: bool,
     pub(crate) registration: Option<Registration>,
     /// Why it was refused or failed, with the cause for the log.
     pub(crate) reason: Option<Reason>,
@@ -89,6 +91,7 @@ impl RequestRecord {
             route: None,
             decision_took: Duration::ZERO,
             permit: None,
+            is_preflight: false,
             registration: None,
             reason: None,
             cause: String::new(),
@@ -175,7 +178,8 @@ impl RequestRecord {
         let route = self.shared.metrics.route_name(self.route).as_bytes();
         push_text(line, b"\",\"route\":\"", route, MAX_PATH);
         line.extend_from_slice(match self.permit {
-            Some(_) => b"\",\"outcome\":\"permitted",
+            Some(_) => &b"\",\"outcome\":\"permitted"[..],
+            None if self.is_preflight => b"\",\"outcome\":\"preflight",
             None => b"\",\"outcome\":\"refused",
         });
         if let Some(reason) = self.reason {

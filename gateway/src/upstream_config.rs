@@ -92,6 +92,18 @@ pub struct UpstreamConfig {
     pub idle_timeout: Duration,
 }
 
+impl UpstreamConfig {
+    /// Whether the file says the same of it, wherever it stands: what is known of its servers then
+    /// holds on.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        let here = Self {
+            place: other.place,
+            ..self.clone()
+        };
+        here == *other
+    }
+}
+
 pub(crate) fn compile_upstreams(
     node: Option<&Node>,
     place: Place,
@@ -278,6 +290,15 @@ mod tests {
         assert_eq!(upstreams[0].limits.read, Some(Duration::from_secs(5)));
         assert_eq!(upstreams[0].limits.connect, None);
         assert_eq!(upstreams[0].idle_timeout, Duration::from_secs(60));
+    }
+
+    #[test]
+    fn what_an_upstream_says_is_compared_without_its_place() {
+        let of = |text: &str| compile(text, Path::new(".")).0.remove(0);
+        let upstream = of("a: { servers: 127.0.0.1:1 }\n");
+        assert!(upstream.says_the_same(&of("\n\na:\n  servers: [127.0.0.1:1]\n")));
+        assert!(!upstream.says_the_same(&of("a: { servers: 127.0.0.1:1, read_timeout: 5s }\n")));
+        assert!(!upstream.says_the_same(&of("a: { servers: { address: 127.0.0.1:1, weight: 2 } }\n")));
     }
 
     #[test]

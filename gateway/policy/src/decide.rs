@@ -69,6 +69,8 @@ pub struct Permit {
     forward_credentials: bool,
     /// With the principal, whom they speak of.
     identity: IdentityHeaders,
+    /// The target, where the route rewrites it.
+    target: Option<Box<[u8]>>,
 }
 
 /// A proved token or a granted key whose times hold and that is not revoked, at the moment of the
@@ -202,22 +204,40 @@ impl<'p, R: Revocations + ?Sized> Inquiry<'p, '_, R> {
         let route = found.route;
         *chosen = Some(route.id);
         trace.step(|| Step::new(route.name.clone(), Outcome::Hit, "the most specific route").at(route.place));
+        let rewritten = self.rewritten(route)?;
+        if let Some(target) = &rewritten {
+            trace.step(|| {
+                let detail = format!("forwarded as {}", String::from_utf8_lossy(target));
+                Step::new("rewrite", Outcome::Hit, detail).at(route.place)
+            });
+        }
         if route.access == Access::Public {
             trace.step(|| {
                 Step::new("access", Outcome::Hit, "public: credentials are not looked at").at(route.place)
             });
-            return rest.permit_on(route, None, trace).map(Judged::Permitted);
+            return rest
+                .permit_on(route, None, rewritten, trace)
+                .map(Judged::Permitted);
         }
         let principal = match self.asker(route, evidence, trace)? {
             Asker::Anonymous => None,
             Asker::Live(principal) => Some(principal),
             Asker::Unasked(token, keys) => {
-                let pending = Pending::new(self.policy, route, token, keys, &found.params);
+                let pending = Pending::new(self.policy, route, token, keys, &found.params, rewritten);
                 return Ok(Judged::Unasked(Box::new(pending)));
             }
         };
         rest.check_rules(route, principal.as_ref(), &found.params, trace)?;
-        rest.permit_on(route, principal, trace).map(Judged::Permitted)
+        rest.permit_on(route, principal, rewritten, trace)
+            .map(Judged::Permitted)
+    }
+
+    fn rewritten(&self, route: &Route) -> Result<Option<Box<[u8]>>, Rejection> {
+        let Some(rewrite) = &route.rewrite else {
+            return Ok(None);
+        };
+        let target = rewrite.apply(self.facts.judged_path(), self.facts.query())?;
+        Ok(Some(target.into()))
     }
 
     fn rest(&self) -> Rest<'p> {
@@ -300,6 +320,11 @@ impl Permit {
     /// Where the request goes.
     pub fn upstream(&self) -> UpstreamId {
         self.upstream
+    }
+
+    /// What is forwarded instead of the target that was sent, where the route rewrites it.
+    pub fn rewritten_target(&self) -> Option<&[u8]> {
+        self.target.as_deref()
     }
 
     /// Whoever asks; nothing on public routes and for anonymous requests.

@@ -16,6 +16,7 @@ mod api_key;
 mod base64url;
 mod byte_scan;
 mod claim_rule;
+mod cors;
 mod credential;
 mod decide;
 mod explain;
@@ -32,8 +33,10 @@ mod policy;
 mod principal;
 mod rejection;
 mod request_facts;
+mod response_headers;
 mod revocation;
 mod revocation_store;
+mod rewrite;
 mod route;
 mod route_table;
 mod trace;
@@ -45,6 +48,7 @@ pub use api_key::{
 };
 pub use byte_scan::is_plain;
 pub use claim_rule::{Params, Requirement};
+pub use cors::{Cors, Field, Preflight, preflight};
 pub use credential::{Credential, CredentialKinds};
 pub use decide::{Decision, Pending, Permit, Proofs, Refusal, decide};
 pub use explain::{
@@ -69,10 +73,12 @@ pub use rejection::{Challenge, Reason, Rejection};
 pub use request_facts::{
     MAX_HEADER_BYTES, MAX_HEADER_FIELDS, MAX_TARGET_BYTES, MethodSet, RawRequest, RequestFacts,
 };
+pub use response_headers::ResponseHeaders;
 pub use revocation::{
     Cause, DigestKey, NoRevocations, RevocationDigest, RevocationDigests, Revocations, Standing, barred_by,
     bites,
 };
+pub use rewrite::Rewrite;
 pub use route::{
     Access, MAX_PARAMS, MAX_PATTERN_BYTES, MAX_PATTERN_SEGMENTS, MAX_ROUTES, Route, RouteContext, RouteId,
     UpstreamId, WhenUnknown,

@@ -74,6 +74,14 @@ impl<'r> RequestFacts<'r> {
         self.methods
     }
 
+    /// The same request with another method: what a preflight asks about.
+    pub(crate) fn of_method(&self, methods: MethodSet) -> Self {
+        Self {
+            methods,
+            ..self.clone()
+        }
+    }
+
     /// The path as sent; its readings choose the route.
     pub(crate) fn judged_path(&self) -> JudgedPath<'r> {
         self.path

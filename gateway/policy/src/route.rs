@@ -5,9 +5,8 @@ use std::time::Duration;
 use durward_config::Place;
 use http::HeaderName;
 
-use crate::ForwardLimits;
 use crate::request_facts::MethodSet;
-use crate::{AcceptedIssuers, CredentialKinds, Requirement};
+use crate::{AcceptedIssuers, Cors, CredentialKinds, ForwardLimits, Requirement, ResponseHeaders, Rewrite};
 
 mod compile;
 mod pattern;
@@ -100,6 +99,12 @@ pub struct Route {
     pub strip: Vec<HeaderName>,
     /// How long its requests may take, and how large they may be; the upstream says the rest.
     pub limits: ForwardLimits,
+    /// How its target is made, where that is not the one that was sent.
+    pub rewrite: Option<Rewrite>,
+    /// What is changed in its backend's responses.
+    pub response_headers: ResponseHeaders,
+    /// Which origins' pages may read its responses.
+    pub cors: Option<Cors>,
     pub(crate) host: HostPattern,
     pub(crate) path: PathPattern,
 }

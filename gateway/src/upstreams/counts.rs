@@ -63,21 +63,12 @@ impl Counts {
 
 /// All that is measured of the upstreams.
 pub(crate) fn families(upstreams: &[Arc<Upstream>]) -> Vec<MetricFamily> {
-    let by_server = |of: &dyn Fn(&Upstream, usize, &[(&str, &str)]) -> Vec<Metric>| {
-        let mut metrics = Vec::new();
-        for upstream in upstreams {
-            for (index, server) in upstream.servers.iter().enumerate() {
-                let address = server.address.to_string();
-                let labels = [("upstream", upstream.name.as_str()), ("server", address.as_str())];
-                metrics.extend(of(upstream, index, &labels));
-            }
-        }
-        metrics
-    };
     let counters = |count: Count| {
-        by_server(&|upstream, index, labels| vec![counter(labels, upstream.counts.get(count, index))])
+        by_server(upstreams, &|upstream, index, labels| {
+            vec![counter(labels, upstream.counts.get(count, index))]
+        })
     };
-    let checks = by_server(&|upstream, index, labels| {
+    let checks = by_server(upstreams, &|upstream, index, labels| {
         let [name, server] = [labels[0], labels[1]];
         let of = |(word, count)| {
             counter(
@@ -91,7 +82,7 @@ pub(crate) fn families(upstreams: &[Arc<Upstream>]) -> Vec<MetricFamily> {
         }
         results.into_iter().map(of).collect()
     });
-    let up = by_server(&|upstream, index, labels| {
+    let up = by_server(upstreams, &|upstream, index, labels| {
         let fit = upstream.is_fit(index, upstream.epoch.elapsed());
         vec![gauge(labels, f64::from(u8::from(fit)))]
     });
@@ -146,4 +137,19 @@ pub(crate) fn families(upstreams: &[Arc<Upstream>]) -> Vec<MetricFamily> {
             of_all(1),
         ),
     ]
+}
+
+/// What is told of a server: its upstream, its index, and the labels that name it.
+type OfServer<'a> = dyn Fn(&Upstream, usize, &[(&str, &str); 2]) -> Vec<Metric> + 'a;
+
+fn by_server(upstreams: &[Arc<Upstream>], of: &OfServer<'_>) -> Vec<Metric> {
+    let mut metrics = Vec::new();
+    for upstream in upstreams {
+        for (index, server) in upstream.servers.iter().enumerate() {
+            let address = server.address.to_string();
+            let labels = [("upstream", upstream.name.as_str()), ("server", address.as_str())];
+            metrics.extend(of(upstream, index, &labels));
+        }
+    }
+    metrics
 }

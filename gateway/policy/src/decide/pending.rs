@@ -20,6 +20,7 @@ pub struct Pending<'p> {
     user: Principal,
     keys: LookupKeys,
     params: KeptParams,
+    target: Option<Box<[u8]>>,
 }
 
 impl<'p> Pending<'p> {
@@ -29,6 +30,7 @@ impl<'p> Pending<'p> {
         token: Arc<VerifiedToken>,
         keys: LookupKeys,
         params: &impl Params,
+        target: Option<Box<[u8]>>,
     ) -> Self {
         Self {
             policy,
@@ -36,6 +38,7 @@ impl<'p> Pending<'p> {
             user: Principal::User(token),
             keys,
             params: KeptParams::of(route, params),
+            target,
         }
     }
 
@@ -80,7 +83,7 @@ impl<'p> Pending<'p> {
         let rest = Rest { policy: self.policy };
         let principal = LivePrincipal(self.user.clone());
         rest.check_rules(self.route, Some(&principal), &self.params, trace)
-            .and_then(|()| rest.permit_on(self.route, Some(principal), trace))
+            .and_then(|()| rest.permit_on(self.route, Some(principal), self.target.clone(), trace))
             .map_err(|rejection| self.refuse(rejection, trace))
     }
 

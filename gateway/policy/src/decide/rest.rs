@@ -71,6 +71,7 @@ impl Rest<'_> {
         &self,
         route: &Route,
         principal: Option<LivePrincipal>,
+        target: Option<Box<[u8]>>,
         trace: &mut T,
     ) -> Result<Permit, Rejection> {
         trace.enter(Phase::Identity);
@@ -97,6 +98,7 @@ impl Rest<'_> {
             upstream: route.upstream,
             forward_credentials: route.forward_credentials,
             identity: IdentityHeaders::new(Arc::clone(strip), said),
+            target,
         })
     }
 

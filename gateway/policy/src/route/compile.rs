@@ -8,14 +8,16 @@ use durward_config::{Diagnostics, Node, Place, Section};
 use super::{Access, HostPattern, PathPattern, Route, RouteId, UpstreamId, WhenUnknown};
 use crate::identity_headers::extra_names;
 use crate::request_facts::MethodSet;
-use crate::{AcceptedIssuers, CredentialKinds, ForwardLimits, Issuers, Requirement};
+use crate::{
+    AcceptedIssuers, Cors, CredentialKinds, ForwardLimits, Issuers, Requirement, ResponseHeaders, Rewrite,
+};
 
 /// The most routes of a file.
 pub const MAX_ROUTES: usize = 10_000;
 /// For how long a route may accept what it does not know.
 const ALLOW_FOR: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(24 * 3600);
 /// Keys of the design that this version does not have.
-const NOT_BUILT: [&str; 4] = ["mode", "headers", "rate_limit", "rewrite"];
+const NOT_BUILT: [&str; 3] = ["mode", "headers", "rate_limit"];
 /// Keys that say something about credentials, which a public route does not look at.
 const OF_CREDENTIALS: [&str; 4] = ["require", "issuers", "when_unknown", "credentials"];
 
@@ -76,6 +78,15 @@ fn route(
     });
     let strip = extra_names(section.optional("strip"), diagnostics);
     let limits = ForwardLimits::compile(&mut section, diagnostics);
+    let [strip_prefix, rewrite] = [section.optional("strip_prefix"), section.optional("rewrite")];
+    let rewrite = match &path {
+        Some(path) => Rewrite::compile(strip_prefix, rewrite, path, diagnostics),
+        None => None,
+    };
+    let cors = section.optional("cors");
+    let response_headers =
+        ResponseHeaders::compile(section.optional("response_headers"), cors.is_some(), diagnostics);
+    let cors = Cors::compile(cors, methods.flatten(), diagnostics);
     NOT_BUILT
         .iter()
         .for_each(|key| section.not_built(key, diagnostics));
@@ -98,6 +109,9 @@ fn route(
         forward_credentials,
         strip,
         limits,
+        rewrite: rewrite?,
+        response_headers,
+        cors: cors?,
         host,
         path,
     })

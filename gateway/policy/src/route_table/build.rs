@@ -9,6 +9,7 @@ use super::trie::LeafId;
 use super::{Leaf, RouteTable};
 use crate::Route;
 use crate::request_facts::MethodSet;
+use crate::rewrite::check_aliases;
 use crate::route::{HostPattern, MAX_PARAMS, Segment};
 
 pub(super) fn table(routes: Vec<Route>, diagnostics: &mut Diagnostics) -> RouteTable {
@@ -21,6 +22,7 @@ pub(super) fn table(routes: Vec<Route>, diagnostics: &mut Diagnostics) -> RouteT
         hosts.insert(&first.host, &first.path, *leaf);
     }
     warn_of_unreachable(&leaves, diagnostics);
+    check_aliases(routes.iter(), diagnostics);
     RouteTable {
         leaves: leaves.compiled,
         compared: routes.iter().map(compared).collect(),

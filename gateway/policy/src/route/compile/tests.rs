@@ -146,10 +146,20 @@ fn every_mistake_is_an_error_at_its_place() {
             "path: /a, upstream: api, headers: {}",
             "`headers` is not supported",
         ),
+        ("path: /a, upstream: api, rewrite: b", "`b` is no path pattern"),
         (
-            "path: /a, upstream: api, rewrite: /b",
-            "`rewrite` is not supported",
+            "path: /a, upstream: api, strip_prefix: /b",
+            "`/b` is not how `/a` begins",
         ),
+        (
+            "path: /a, upstream: api, cors: { origins: \"*\", credentials: true }",
+            "any origin could read",
+        ),
+        (
+            "path: /a, upstream: api, response_headers: { remove: Content-Length }",
+            "`Content-Length` cannot be changed",
+        ),
+        ("path: /a, upstream: api, max_body: -1", "max_body must be a size"),
         (
             "path: /a, upstream: api, credentials: cookie",
             "a kind of credential cannot be `cookie`",

@@ -231,8 +231,8 @@ fn what_is_not_built_is_an_error_and_never_ignored() {
         ),
         (
             "api: { servers: [\"@api\"] }",
-            "api: { servers: [\"@api\"], tls: true }",
-            "not supported by this version",
+            "api: { servers: [\"@api\"], discovery: dns }",
+            "unknown key `discovery`",
         ),
     ] {
         assert!(OWN.contains(from), "{from}");

@@ -120,9 +120,13 @@ impl Upstream {
                 return Ok(());
             }
         }
-        connector
-            .release_http_session(session, peer, Some(KEPT_FOR))
-            .await;
+        // A connection of HTTP/1.1 is made anew for each question: one that is kept may be closed by the
+        // server between two, which says nothing of its health.
+        if matches!(session, HttpSession::H2(_)) {
+            connector
+                .release_http_session(session, peer, Some(KEPT_FOR))
+                .await;
+        }
         Ok(())
     }
 

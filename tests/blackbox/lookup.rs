@@ -5,7 +5,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::harness::{
     Backend, FOREIGN, FOREIGN_ISSUER, FleetSetup, Key, OWN, Recorded, RedisServer, Reply, Service, Setup,
-    Socket, TestFolder, claims, durward, eventually, get, mint,
+    Socket, TestFolder, claims, durward, eventually, free_address, get, mint,
 };
 
 /// Deadlines that a busy machine keeps, and a recheck that a test can wait for.
@@ -189,12 +189,16 @@ fn an_open_stream_is_cut_once_it_is_listed_and_others_stay() {
 /// The keys of one token lie on different nodes.
 #[test]
 fn a_cluster_is_asked_node_by_node() {
-    let nodes = [(); 2].map(|()| RedisServer::with(&["--cluster-enabled", "yes"]));
+    // The nodes' own port would be 10,000 above the clients', where an outgoing connection may be.
+    let buses = [(); 2].map(|()| free_address().port().to_string());
+    let nodes = buses
+        .each_ref()
+        .map(|bus| RedisServer::with(&["--cluster-enabled", "yes", "--cluster-port", bus]));
     let [first, second] = &nodes;
     first.run(&["CLUSTER", "ADDSLOTSRANGE", "0", "8191"]);
     second.run(&["CLUSTER", "ADDSLOTSRANGE", "8192", "16383"]);
     let port = second.address().port().to_string();
-    first.run(&["CLUSTER", "MEET", "127.0.0.1", &port]);
+    first.run(&["CLUSTER", "MEET", "127.0.0.1", &port, &buses[1]]);
     // Both know all slots: each either has a key or knows who does.
     let set = |key: &str| {
         eventually("the cluster stores a key", || {

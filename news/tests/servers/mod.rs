@@ -185,10 +185,20 @@ impl Drop for Server {
 
 /// Two masters that share the slots.
 pub async fn cluster() -> [Server; 2] {
-    let nodes = [(); 2].map(|()| Server::start(&["--cluster-enabled", "yes"]));
+    // The nodes' own port would be 10,000 above the clients', where there may be none.
+    let buses = [(); 2].map(|()| free_port().to_string());
+    let nodes = buses
+        .each_ref()
+        .map(|bus| Server::start(&["--cluster-enabled", "yes", "--cluster-port", bus]));
     nodes[0].ask(&["CLUSTER", "ADDSLOTSRANGE", "0", "8191"]);
     nodes[1].ask(&["CLUSTER", "ADDSLOTSRANGE", "8192", "16383"]);
-    nodes[0].ask(&["CLUSTER", "MEET", "127.0.0.1", &nodes[1].port.to_string()]);
+    nodes[0].ask(&[
+        "CLUSTER",
+        "MEET",
+        "127.0.0.1",
+        &nodes[1].port.to_string(),
+        &buses[1],
+    ]);
     let is_ok = |node: &Server| node.ask(&["CLUSTER", "INFO"]).contains("cluster_state:ok");
     let start = Instant::now();
     while !nodes.iter().all(is_ok) {

@@ -10,6 +10,7 @@ use pingora::protocols::http::ServerSession;
 use prometheus::proto::{MetricFamily, MetricType};
 
 use crate::decision::Known;
+use crate::generation::Generation;
 use crate::lookup::Lookups;
 use crate::metrics::{counter, encode, family, gauge, histogram, single_counter, single_gauge};
 use crate::proxy::Shared;
@@ -94,11 +95,12 @@ impl Admin {
 /// Everything that is measured.
 fn families(shared: &Shared) -> Vec<MetricFamily> {
     let mut families = shared.metrics.families();
-    families.extend(upstreams::families(&shared.upstreams));
+    let generation = shared.current();
+    families.extend(upstreams::families(&generation.upstreams));
     families.extend(stream_families(shared));
     families.extend(revocation_families(shared));
-    families.extend(key_families(shared));
-    families.extend(cache_families(shared));
+    families.extend(key_families(&generation));
+    families.extend(cache_families(&generation));
     families.extend(shared.asked.families());
     families.extend(shared.assertions.iter().map(|assertions| {
         single_counter(
@@ -110,7 +112,7 @@ fn families(shared: &Shared) -> Vec<MetricFamily> {
     families.push(single_gauge(
         "durward_config_generation",
         "How often a configuration was taken over",
-        1.0,
+        whole(generation.number),
     ));
     families.push(single_counter(
         "durward_access_log_dropped_total",
@@ -223,8 +225,8 @@ fn mirror_families(feed: &RevocationFeed) -> Vec<MetricFamily> {
     ]
 }
 
-fn key_families(shared: &Shared) -> Vec<MetricFamily> {
-    let statuses: Vec<_> = shared.proofs.keys().statuses().collect();
+fn key_families(generation: &Generation) -> Vec<MetricFamily> {
+    let statuses: Vec<_> = generation.proofs.keys().statuses().collect();
     let ages = statuses.iter().filter_map(|(issuer, status)| {
         let age = status.read_at?.elapsed().as_secs_f64();
         Some(gauge(&[("issuer", issuer)], age))
@@ -249,16 +251,16 @@ fn key_families(shared: &Shared) -> Vec<MetricFamily> {
     ]
 }
 
-fn cache_families(shared: &Shared) -> Vec<MetricFamily> {
-    let (entries, bytes) = shared.proofs.size();
+fn cache_families(generation: &Generation) -> Vec<MetricFamily> {
+    let (entries, bytes) = generation.proofs.size();
     vec![
         family(
             "durward_proof_cache_lookups_total",
             "Proofs asked for",
             MetricType::COUNTER,
             vec![
-                counter(&[("outcome", "hit")], shared.proofs.hits()),
-                counter(&[("outcome", "miss")], shared.proofs.misses()),
+                counter(&[("outcome", "hit")], generation.proofs.hits()),
+                counter(&[("outcome", "miss")], generation.proofs.misses()),
             ],
         ),
         single_gauge(

@@ -15,6 +15,7 @@ use http::{HeaderName, HeaderValue};
 use quick_cache::sync::Cache;
 
 use crate::clock;
+use crate::generation::Generation;
 
 mod config;
 mod key;
@@ -30,7 +31,8 @@ const MAX_KEPT: usize = 8192;
 pub(crate) struct Assertions {
     config: AssertionConfig,
     key: AssertionKey,
-    kept: Cache<(u32, u128), Arc<Kept>>,
+    /// By generation, since an upstream is a number in each; upstream; and principal.
+    kept: Cache<(u64, u32, u128), Arc<Kept>>,
     signed: AtomicU64,
 }
 
@@ -69,7 +71,7 @@ impl Assertions {
     /// that was asked for there is an error: the request must not go on as an anonymous one.
     pub(crate) fn of(
         &self,
-        policy: &Policy,
+        generation: &Generation,
         permit: &Permit,
         wall: Duration,
     ) -> Result<Option<HeaderValue>, &'static str> {
@@ -81,13 +83,13 @@ impl Assertions {
             Principal::Service(key) => key.revocation().0,
         };
         let now = clock::unix_seconds(wall).0;
-        let place = (permit.upstream().0, who);
+        let place = (generation.number, permit.upstream().0, who);
         if let Some(kept) = self.kept.get(&place)
             && self.is_fresh(&kept, now)
         {
             return Ok(Some(kept.value.clone()));
         }
-        let value = self.sign(policy, permit, principal, now)?;
+        let value = self.sign(&generation.policy, permit, principal, now)?;
         let kept = Kept {
             issued_at: now,
             value: value.clone(),

@@ -13,6 +13,7 @@ use durward_policy::{
 use pingora::proxy::Session;
 
 use crate::clock;
+use crate::generation::Generation;
 use crate::lookup::Lookups;
 use crate::metrics::PhaseTimes;
 use crate::proxy::Shared;
@@ -116,7 +117,12 @@ pub(crate) enum Admission<'s> {
 /// A request that is decided on: one that is proxied, or one that a proxy asks about.
 pub(crate) trait Asked {
     /// Its facts; `raw` is the header section as it was sent.
-    fn facts<'a>(&'a self, shared: &Shared, raw: &'a [u8]) -> Result<RequestFacts<'a>, Rejection>;
+    fn facts<'a>(
+        &'a self,
+        shared: &Shared,
+        generation: &Generation,
+        raw: &'a [u8],
+    ) -> Result<RequestFacts<'a>, Rejection>;
 
     /// The target that would be forwarded if nobody set another.
     fn sent_target(&self) -> &[u8];
@@ -124,44 +130,55 @@ pub(crate) trait Asked {
 
 /// Decides on a request, enters it among the open ones where it is permitted, and counts the
 /// decision.
-pub(crate) fn admit<'s>(shared: &'s Shared, asked: &impl Asked, record: &mut RequestRecord) -> Admission<'s> {
+pub(crate) fn admit<'s>(
+    shared: &'s Shared,
+    generation: &'s Generation,
+    asked: &impl Asked,
+    record: &mut RequestRecord,
+) -> Admission<'s> {
     let mut timer = PhaseTimer::since(record.started);
     record.wall = clock::wall_at(record.started);
     let now = clock::unix_seconds(record.wall);
     let version = shared.known.version();
-    let result = match judge(shared, asked, record, now, &mut timer) {
-        Ok(None) => enter(shared, record, version),
+    let result = match judge(shared, generation, asked, record, now, &mut timer) {
+        Ok(None) => enter(shared, generation, record, version),
         Ok(Some(pending)) => {
             return Admission::Asking(Box::new(Asking {
                 shared,
+                generation,
                 pending,
                 timer,
             }));
         }
         Err(rejection) => Err(rejection),
     };
-    Admission::Decided(settle(shared, record, &mut timer, result))
+    Admission::Decided(settle(shared, generation, record, &mut timer, result))
 }
 
 /// What a preflight is answered; nothing where the request is none, or its route leaves it to the
 /// backend. Counted as a decision that permits: the permission is to ask.
-pub(crate) fn preflight(shared: &Shared, session: &Session, record: &mut RequestRecord) -> Option<Preflight> {
-    let facts = session.facts(shared, &record.raw).ok()?;
-    let preflight = durward_policy::preflight(&shared.policy, &facts)?;
+pub(crate) fn preflight(
+    shared: &Shared,
+    generation: &Generation,
+    session: &Session,
+    record: &mut RequestRecord,
+) -> Option<Preflight> {
+    let facts = session.facts(shared, generation, &record.raw).ok()?;
+    let preflight = durward_policy::preflight(&generation.policy, &facts)?;
     record.wall = clock::wall_at(record.started);
     record.route = Some(preflight.route);
     record.decided_at = clock::now();
     record.decision_took = record.decided_at - record.started;
     record.is_preflight = true;
-    shared
-        .metrics
-        .decided(record.route, None, record.decision_took, None);
+    let counts = generation.counts(record.route);
+    shared.metrics.decided(counts, None, record.decision_took, None);
     Some(preflight)
 }
 
 /// A request that waits for the store's answer.
 pub(crate) struct Asking<'s> {
     shared: &'s Shared,
+    generation: &'s Generation,
     pending: Box<Pending<'s>>,
     timer: PhaseTimer,
 }
@@ -172,10 +189,11 @@ impl Asking<'_> {
     pub(crate) async fn answer(self, record: &mut RequestRecord) -> Result<(), Rejection> {
         let Self {
             shared,
+            generation,
             pending,
             mut timer,
         } = self;
-        let ends_at = shared.ends_at(pending.principal());
+        let ends_at = generation.ends_at(pending.principal());
         let registration =
             shared
                 .streams
@@ -191,13 +209,14 @@ impl Asking<'_> {
             }
             Err(Refusal { rejection, .. }) => Err(rejection),
         };
-        settle(shared, record, &mut timer, result)
+        settle(shared, generation, record, &mut timer, result)
     }
 }
 
 /// Counts a decision.
 fn settle(
     shared: &Shared,
+    generation: &Generation,
     record: &mut RequestRecord,
     timer: &mut PhaseTimer,
     result: Result<(), Rejection>,
@@ -205,26 +224,28 @@ fn settle(
     record.decided_at = timer.finish();
     record.decision_took = record.decided_at - record.started;
     record.reason = result.as_ref().err().map(|rejection| rejection.reason);
+    let counts = generation.counts(record.route);
     shared
         .metrics
-        .decided(record.route, record.reason, record.decision_took, timer.times());
+        .decided(counts, record.reason, record.decision_took, timer.times());
     result.inspect_err(|rejection| refuse(shared, record, rejection))
 }
 
 /// Decides, as far as it goes without the store.
 fn judge<'s>(
     shared: &'s Shared,
+    generation: &'s Generation,
     asked: &impl Asked,
     record: &mut RequestRecord,
     now: UnixSeconds,
     timer: &mut PhaseTimer,
 ) -> Result<Option<Box<Pending<'s>>>, Rejection> {
-    let facts = asked.facts(shared, &record.raw)?;
+    let facts = asked.facts(shared, generation, &record.raw)?;
     let known = KnownAt {
         known: &shared.known,
         at: record.started,
     };
-    let pending = match decide(&shared.policy, &facts, &shared.proofs, &known, now, timer) {
+    let pending = match decide(&generation.policy, &facts, &generation.proofs, &known, now, timer) {
         Decision::Permit(permit) => {
             record.route = Some(permit.route());
             record.permit = Some(permit);
@@ -245,11 +266,16 @@ fn judge<'s>(
 
 /// The request as it was sent.
 impl Asked for Session {
-    fn facts<'a>(&'a self, shared: &Shared, raw: &'a [u8]) -> Result<RequestFacts<'a>, Rejection> {
+    fn facts<'a>(
+        &'a self,
+        _shared: &Shared,
+        generation: &Generation,
+        raw: &'a [u8],
+    ) -> Result<RequestFacts<'a>, Rejection> {
         let header = self.req_header();
         let http1 = self.as_http1().is_some();
         let target = match http1 {
-            true => wire_checks::check(raw, &header.headers, shared.max_header_bytes)?.target,
+            true => wire_checks::check(raw, &header.headers, generation.config.max_header_bytes)?.target,
             false => header.raw_path(),
         };
         RequestFacts::judge(RawRequest {
@@ -277,14 +303,19 @@ fn differs(judged: &[u8], sent: &[u8]) -> Option<Vec<u8>> {
 /// Enters a permitted request among the open ones first, and then asks again where a revocation was
 /// applied since the decision began: either the decision saw it, or this does, or whoever applies
 /// it finds the request and ends it.
-fn enter(shared: &Shared, record: &mut RequestRecord, version: u64) -> Result<(), Rejection> {
+fn enter(
+    shared: &Shared,
+    generation: &Generation,
+    record: &mut RequestRecord,
+    version: u64,
+) -> Result<(), Rejection> {
     let Some(permit) = &record.permit else {
         return Ok(());
     };
     let Some(principal) = permit.principal() else {
         return Ok(());
     };
-    let ends_at = shared.ends_at(principal);
+    let ends_at = generation.ends_at(principal);
     let registration = shared
         .streams
         .register(&record.handle, principal, permit.route(), ends_at);

@@ -34,7 +34,9 @@ pub struct ExplainRequest {
 
 /// Explains by what is running. The error says what of the request makes no sense.
 pub(crate) async fn explain(shared: &Shared, request: &ExplainRequest) -> Result<Explanation, String> {
-    match explain_by(&shared.policy, &**shared.proofs.keys(), &shared.known, request)? {
+    let generation = shared.current();
+    let keys = &**generation.proofs.keys();
+    match explain_by(&generation.policy, keys, &shared.known, request)? {
         Explaining::Done(explanation) => Ok(explanation),
         Explaining::Pending(pending) => {
             let answer = shared.known.ask(pending.keys()).await;

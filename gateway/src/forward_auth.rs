@@ -19,6 +19,7 @@ use pingora::server::ShutdownWatch;
 use crate::assertion::Assertions;
 use crate::cancellable::{Reused, begin_request};
 use crate::decision::{self, Admission, Asked};
+use crate::generation::Generation;
 use crate::problem;
 use crate::proxy::Shared;
 use crate::request_record::{Question, RequestRecord};
@@ -43,7 +44,6 @@ const X_FORWARDED_FOR: &str = "x-forwarded-for";
 /// The listener's application.
 pub(crate) struct ForwardAuth {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) config: ForwardAuthConfig,
 }
 
 #[async_trait]
@@ -75,18 +75,21 @@ impl ForwardAuth {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
         // The header is here: its deadline is met.
         begin_request();
+        let generation = self.shared.current();
         session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
         let peer = session
             .client_addr()
             .and_then(|address| address.as_inet())
             .copied();
-        let Some(peer) = peer.filter(|peer| self.config.trusts(peer.ip())) else {
+        let config = generation.forward_auth();
+        let trusts = |peer: &SocketAddr| config.is_some_and(|config| config.trusts(peer.ip()));
+        let Some(peer) = peer.filter(trusts) else {
             self.shared.asked.untrusted();
             session.set_keepalive(None);
             return plain(StatusCode::FORBIDDEN, "");
         };
-        match self.asking(session.req_header().raw_path()) {
-            Some(proxy) => self.answer(session, proxy, peer).await,
+        match asking(config, session.req_header().raw_path()) {
+            Some(proxy) => self.answer(session, &generation, proxy, peer).await,
             None => plain(
                 StatusCode::NOT_FOUND,
                 "no proxy of `forward_auth.proxies` asks here\n",
@@ -94,19 +97,15 @@ impl ForwardAuth {
         }
     }
 
-    fn asking(&self, target: &[u8]) -> Option<AskingProxy> {
-        let (proxy, _) = AskingProxy::asking_at(target)?;
-        self.config.proxies.contains(&proxy).then_some(proxy)
-    }
-
     async fn answer(
         &self,
         session: &mut ServerSession,
+        generation: &Arc<Generation>,
         proxy: AskingProxy,
         peer: SocketAddr,
     ) -> Response<Vec<u8>> {
         self.shared.asked.asked(proxy);
-        let mut record = RequestRecord::new(&self.shared);
+        let mut record = RequestRecord::of(&self.shared, Arc::clone(generation));
         record.raw = session
             .as_http1()
             .map(|http1| http1.get_headers_raw_bytes())
@@ -117,13 +116,13 @@ impl ForwardAuth {
             client: named_client(&session.req_header().headers),
         }));
         let asked = AskedAbout {
-            request: self.read(session, proxy, &record.raw),
+            request: read(generation, session, proxy, &record.raw),
         };
-        let admitted = match decision::admit(&self.shared, &asked, &mut record) {
+        let admitted = match decision::admit(&self.shared, generation, &asked, &mut record) {
             Admission::Decided(result) => result,
             Admission::Asking(asking) => Box::pin(asking.answer(&mut record)).await,
         };
-        let answered = admitted.and_then(|()| self.permitted(&record));
+        let answered = admitted.and_then(|()| self.permitted(generation, &record));
         let response = answered.unwrap_or_else(|rejection| {
             record.permit = None;
             record.reason = Some(rejection.reason);
@@ -139,40 +138,19 @@ impl ForwardAuth {
         response
     }
 
-    /// The request that is asked about. The question's own target is taken from the wire: Envoy's
-    /// carries the other.
-    fn read(
-        &self,
-        session: &ServerSession,
-        proxy: AskingProxy,
-        raw: &[u8],
-    ) -> Result<ForwardedRequest, Rejection> {
-        let header = session.req_header();
-        let wire = wire_checks::check(raw, &header.headers, self.shared.max_header_bytes)?;
-        match AskingProxy::asking_at(wire.target) {
-            Some((same, rest)) if same == proxy => {
-                ForwardedRequest::read(proxy, &header.method, rest, &header.headers)
-            }
-            _ => Err(Rejection::new(
-                Reason::BadTarget,
-                "the question's target can be read in two ways",
-            )),
-        }
-    }
-
-    fn permitted(&self, record: &RequestRecord) -> Result<Response<Vec<u8>>, Rejection> {
+    fn permitted(&self, generation: &Generation, record: &RequestRecord) -> Result<Response<Vec<u8>>, Rejection> {
         let failed = |problem| Rejection::new(Reason::Internal, problem);
         let permit = record.permit.as_ref().ok_or_else(|| failed("no permit"))?;
         let mut response = plain(StatusCode::OK, "");
         let headers = response.headers_mut();
-        for (name, value) in self.shared.policy.identity_answer(permit) {
+        for (name, value) in generation.policy.identity_answer(permit) {
             headers.insert(name.clone(), value);
         }
         if let Some(assertions) = &self.shared.assertions {
-            let upstream = self.shared.upstreams.get(permit.upstream().0 as usize);
+            let upstream = generation.upstream(permit);
             let value = match upstream {
                 Some(upstream) if upstream.asserts => assertions
-                    .of(&self.shared.policy, permit, record.wall)
+                    .of(generation, permit, record.wall)
                     .map_err(failed)?,
                 _ => None,
             };
@@ -183,17 +161,48 @@ impl ForwardAuth {
     }
 }
 
+fn asking(config: Option<&ForwardAuthConfig>, target: &[u8]) -> Option<AskingProxy> {
+    let (proxy, _) = AskingProxy::asking_at(target)?;
+    config?.proxies.contains(&proxy).then_some(proxy)
+}
+
+/// The request that is asked about. The question's own target is taken from the wire: Envoy's
+/// carries the other.
+fn read(
+    generation: &Generation,
+    session: &ServerSession,
+    proxy: AskingProxy,
+    raw: &[u8],
+) -> Result<ForwardedRequest, Rejection> {
+    let header = session.req_header();
+    let wire = wire_checks::check(raw, &header.headers, generation.config.max_header_bytes)?;
+    match AskingProxy::asking_at(wire.target) {
+        Some((same, rest)) if same == proxy => {
+            ForwardedRequest::read(proxy, &header.method, rest, &header.headers)
+        }
+        _ => Err(Rejection::new(
+            Reason::BadTarget,
+            "the question's target can be read in two ways",
+        )),
+    }
+}
+
 /// A question, read or not: what cannot be read is refused by the decision as all else is.
 struct AskedAbout {
     request: Result<ForwardedRequest, Rejection>,
 }
 
 impl Asked for AskedAbout {
-    fn facts<'a>(&'a self, shared: &Shared, _raw: &'a [u8]) -> Result<RequestFacts<'a>, Rejection> {
+    fn facts<'a>(
+        &'a self,
+        shared: &Shared,
+        generation: &Generation,
+        _raw: &'a [u8],
+    ) -> Result<RequestFacts<'a>, Rejection> {
         match &self.request {
             Ok(request) => {
                 let own = shared.assertions.as_ref().map(Assertions::header);
-                request.facts(&shared.policy, own)
+                request.facts(&generation.policy, own)
             }
             Err(rejection) => Err(rejection.clone()),
         }

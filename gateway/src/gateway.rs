@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use durward_news::RedisTarget;
-use durward_policy::{Explanation, Policy, Route};
+use durward_policy::{Explanation, Policy};
 use parking_lot::Mutex;
 use pingora::apps::HttpServerOptions;
 use pingora::proxy::http_proxy;
@@ -14,6 +15,7 @@ use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
 use pingora::services::background::{BackgroundService, background_service};
 use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
 
 use crate::access_log::{AccessLog, AccessLogWriter};
 use crate::admin::Admin;
@@ -23,20 +25,19 @@ use crate::config::GatewayConfig;
 use crate::decision::Known;
 use crate::explain::{self, ExplainRequest};
 use crate::forward_auth::{ForwardAuth, ForwardAuthCounts};
-use crate::forward_limits::Limits;
+use crate::generation::{Generation, upstreams_are_there};
 use crate::housekeeping::Housekeeper;
 use crate::in_flight::InFlight;
-use crate::issuer_keys::IssuerKeys;
+use crate::issuer_keys::{IssuerKeys, Slot};
 use crate::listeners::{Bound, BoundService};
 use crate::live_streams::Cut;
 use crate::lookup::Lookups;
 use crate::metrics::Metrics;
-use crate::proof_cache::ProofCache;
 use crate::proxy::{GatewayProxy, Shared};
 use crate::readiness::Readiness;
 use crate::revocation_feed::RevocationFeed;
 use crate::upstream_config::MAX_ATTEMPTS;
-use crate::upstreams::{HealthKeeper, Upstream};
+use crate::upstreams::HealthKeeper;
 
 /// How often the drain looks whether it is done.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(10);
@@ -141,11 +142,7 @@ impl Gateway {
         if let Some(own_keys) = &own_keys {
             keys.follow_own(own_keys.clone());
         }
-        if policy
-            .routes()
-            .iter()
-            .any(|route| route.upstream.0 as usize >= config.upstreams.len())
-        {
+        if !upstreams_are_there(&policy, &config) {
             return Err(GatewayError::Upstream);
         }
         let (known, streams) = match revocations {
@@ -160,12 +157,6 @@ impl Gateway {
         };
         let assertions = config.assertion.as_ref().map(Assertions::new).transpose();
         let assertions = assertions.map_err(GatewayError::Keys)?;
-        let header = assertions.as_ref().map(Assertions::header);
-        let upstreams = config
-            .upstreams
-            .iter()
-            .map(|upstream| Arc::new(Upstream::new(upstream, header)))
-            .collect();
         let (log, log_writer) = AccessLog::open(&config.access_log).map_err(GatewayError::AccessLog)?;
         let listeners = Listeners {
             edge: config
@@ -181,29 +172,20 @@ impl Gateway {
                 .transpose()?,
             log_writer,
         };
-        let upstream_names = config
-            .upstreams
-            .iter()
-            .map(|upstream| upstream.name.clone())
-            .collect();
-        let of_route = |route: &Route| {
-            let upstream = &config.upstreams[route.upstream.index()];
-            Limits::new(route.limits.or(upstream.limits), upstream.protocol)
-        };
+        let metrics = Metrics::new();
+        let header = assertions.as_ref().map(Assertions::header);
+        let generation = Generation::first(config.clone(), policy, keys, header, &metrics);
         let shared = Shared {
-            limits: policy.routes().iter().map(of_route).collect(),
-            proofs: ProofCache::new(Arc::new(keys), config.proof_cache_bytes),
+            changes: watch::channel(generation.number).0,
+            generation: ArcSwap::from_pointee(generation),
             known,
             streams,
-            upstreams,
             assertions,
-            metrics: Metrics::new(&policy, upstream_names),
+            metrics,
             log,
             in_flight: InFlight::default(),
-            max_header_bytes: config.max_header_bytes,
             asked: ForwardAuthCounts::default(),
             neighbours: OnceLock::new(),
-            policy,
         };
         Ok(Self {
             config,
@@ -301,10 +283,9 @@ impl Gateway {
             None,
             self.draining.subscribe(),
         ));
-        if let (Some(bound), Some(config)) = (forward_auth, &self.config.forward_auth) {
+        if let Some(bound) = forward_auth {
             let app = ForwardAuth {
                 shared: Arc::clone(&self.shared),
-                config: config.clone(),
             };
             let app = Cancellable::new(app, Arc::clone(&self.shared.streams), self.config.header_timeout);
             server.add_service(BoundService::new(
@@ -335,7 +316,7 @@ impl Gateway {
         server.add_service(background_service("housekeeping", Housekeeper::new(&self.shared)));
         server.add_service(background_service(
             "health checks",
-            HealthKeeper(self.shared.upstreams.clone()),
+            HealthKeeper(Arc::clone(&self.shared)),
         ));
         if let Known::Store(_) = &self.shared.known {
             let keeper = LookupKeeper(Arc::clone(&self.shared));
@@ -420,10 +401,40 @@ impl KeyKeeper {
         };
         loop {
             own_keys.mark_unchanged();
-            self.shared.proofs.keys().catch_up_with_own();
+            self.shared.current().proofs.keys().catch_up_with_own();
             if own_keys.changed().await.is_err() {
                 return;
             }
+        }
+    }
+
+    /// Keeps the keys of the current generation current. An issuer's keys that the next generation has
+    /// too are followed on, without a gap.
+    async fn keep_current(&self) {
+        let mut changes = self.shared.changes();
+        let mut tasks = JoinSet::new();
+        let mut followed: Vec<(Arc<Slot>, AbortHandle)> = Vec::new();
+        loop {
+            changes.mark_unchanged();
+            let keys = Arc::clone(self.shared.current().proofs.keys());
+            followed.retain(|(slot, task)| {
+                let stays = keys.slots().iter().any(|current| Arc::ptr_eq(current, slot));
+                if !stays {
+                    task.abort();
+                }
+                stays
+            });
+            for slot in keys.slots() {
+                if !followed.iter().any(|(known, _)| Arc::ptr_eq(known, slot)) {
+                    let (keys, following) = (Arc::clone(&keys), Arc::clone(slot));
+                    let task = tasks.spawn(async move { keys.keep_slot_current(&following).await });
+                    followed.push((Arc::clone(slot), task));
+                }
+            }
+            if changes.changed().await.is_err() {
+                return;
+            }
+            while tasks.try_join_next().is_some() {}
         }
     }
 
@@ -433,7 +444,7 @@ impl KeyKeeper {
         };
         let mut revoked = feed.revoked_keys();
         while revoked.changed().await.is_ok() {
-            self.shared.proofs.keys().read_own_again();
+            self.shared.current().proofs.keys().read_own_again();
         }
     }
 }
@@ -441,10 +452,9 @@ impl KeyKeeper {
 #[async_trait]
 impl BackgroundService for KeyKeeper {
     async fn start(&self, mut shutdown: ShutdownWatch) {
-        let keys = Arc::clone(self.shared.proofs.keys());
         tokio::select! {
             _ = shutdown.changed() => {}
-            _ = async { tokio::join!(self.follow_own(), self.follow_revoked_keys(), keys.keep_current()) } => {}
+            _ = async { tokio::join!(self.follow_own(), self.follow_revoked_keys(), self.keep_current()) } => {}
         }
     }
 }
@@ -458,9 +468,11 @@ impl BackgroundService for LookupKeeper {
         let Known::Store(lookups) = &self.0.known else {
             return;
         };
+        // What is asked for never changes while the process runs.
+        let policy = Arc::clone(&self.0.current().policy);
         tokio::select! {
             _ = shutdown.changed() => {}
-            () = lookups.keep(&self.0.policy, &self.0.streams) => {}
+            () = lookups.keep(&policy, &self.0.streams) => {}
         }
     }
 }

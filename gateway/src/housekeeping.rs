@@ -35,10 +35,7 @@ impl Housekeeper {
 impl BackgroundService for Housekeeper {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let Shared {
-            streams,
-            policy,
-            known,
-            ..
+            streams, known, ..
         } = &*self.0;
         let mut ticks = tokio::time::interval(INTERVAL);
         // Two looks right after one another would be one.
@@ -53,7 +50,8 @@ impl BackgroundService for Housekeeper {
             let wall = clock::wall();
             streams.end_expired(clock::unix_seconds(wall));
             if let Known::Mirror(feed) = known {
-                silence.end_what_is_unknown(feed.silence(Instant::now()), policy, streams);
+                let generation = self.0.current();
+                silence.end_what_is_unknown(feed.silence(Instant::now()), &generation.policy, streams);
                 // A wall clock that is set forward and back again must not have anything forgotten
                 // meanwhile that would be needed then.
                 let steady = start_wall + start.elapsed();

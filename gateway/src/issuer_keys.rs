@@ -27,14 +27,16 @@ const JITTER_PARTS: u32 = 10;
 
 /// The keys of every issuer of one policy.
 pub(crate) struct IssuerKeys {
-    slots: Vec<Slot>,
+    slots: Vec<Arc<Slot>>,
     /// The auth service in this process, and what it last published.
     own: Mutex<Option<watch::Receiver<Arc<Vec<u8>>>>>,
     base: PathBuf,
     client: JwksClient,
 }
 
-struct Slot {
+/// The keys of one issuer. An issuer of which the file says the same keeps its slot from one
+/// generation to the next.
+pub(crate) struct Slot {
     issuer: Issuer,
     keys: ArcSwapOption<KeySet>,
     /// Of the current set; 0 where there is none.
@@ -60,22 +62,27 @@ impl IssuerKeys {
     /// the place.
     pub(crate) fn new(policy: &Policy, base: &Path) -> Result<Self, String> {
         let keys = Self {
-            slots: policy.issuers().iter().map(Slot::new).collect(),
+            slots: policy.issuers().iter().map(|issuer| Arc::new(Slot::new(issuer))).collect(),
             own: Mutex::default(),
             base: base.to_owned(),
             client: JwksClient::new(),
         };
-        for slot in &keys.slots {
+        keys.read_files(&keys.slots)?;
+        Ok(keys)
+    }
+
+    fn read_files(&self, slots: &[Arc<Slot>]) -> Result<(), String> {
+        for slot in slots {
             let bytes = match &slot.issuer.keys {
                 KeySource::Own | KeySource::JwksUrl { .. } => continue,
-                KeySource::JwksFile(path) => keys.read_file(slot, path),
-                KeySource::Pem { path, .. } => read_bounded(&resolve(base, path)),
-                KeySource::Secret { secret, .. } => read_secret(secret, base),
+                KeySource::JwksFile(path) => self.read_file(slot, path),
+                KeySource::Pem { path, .. } => read_bounded(&resolve(&self.base, path)),
+                KeySource::Secret { secret, .. } => read_secret(secret, &self.base),
             };
             let read = bytes.and_then(|bytes| slot.replace(&bytes));
             read.map_err(|error| format!("the keys of issuer {}: {error}", slot.issuer.name()))?;
         }
-        Ok(keys)
+        Ok(())
     }
 
     /// Takes over what the auth service in this process publishes, now and whenever it is asked to.
@@ -148,13 +155,20 @@ impl IssuerKeys {
             .map(|slot| (slot.issuer.name(), slot.status.lock().clone()))
     }
 
+    /// The issuers' slots: whoever keeps them current does so until no generation has them.
+    pub(crate) fn slots(&self) -> &[Arc<Slot>] {
+        &self.slots
+    }
+
     /// Keeps the keys of all issuers current, for ever.
+    #[cfg(test)]
     pub(crate) async fn keep_current(&self) {
         let tasks = self.slots.iter().map(|slot| self.keep_slot_current(slot));
         futures_util::future::join_all(tasks).await;
     }
 
-    async fn keep_slot_current(&self, slot: &Slot) {
+    /// Keeps the keys of one issuer current, for ever.
+    pub(crate) async fn keep_slot_current(&self, slot: &Slot) {
         match &slot.issuer.keys {
             KeySource::Own | KeySource::Pem { .. } | KeySource::Secret { .. } => {}
             KeySource::JwksFile(path) => self.follow_file(slot, path).await,
@@ -299,7 +313,7 @@ mod tests {
     fn at_url(address: std::net::SocketAddr, cooldown: Duration) -> Arc<IssuerKeys> {
         let policy = foreign_policy(&format!("jwks: 'http://{address}/'"));
         let mut keys = IssuerKeys::new(&policy, Path::new(".")).unwrap();
-        keys.slots[0].issuer.keys = KeySource::JwksUrl {
+        Arc::get_mut(&mut keys.slots[0]).unwrap().issuer.keys = KeySource::JwksUrl {
             url: format!("http://{address}/"),
             refresh: Duration::from_secs(3600),
             cooldown,
@@ -339,7 +353,8 @@ mod tests {
             _ => json(&two),
         });
         let mut keys = at_url(server.address(), Duration::from_secs(3600));
-        Arc::get_mut(&mut keys).unwrap().slots[0].issuer.own = true;
+        let slot = &mut Arc::get_mut(&mut keys).unwrap().slots[0];
+        Arc::get_mut(slot).unwrap().issuer.own = true;
         let following = Arc::clone(&keys);
         let task = tokio::spawn(async move { following.keep_current().await });
         wait_until(|| keys.missing().next().is_none()).await;

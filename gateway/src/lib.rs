@@ -42,6 +42,7 @@ mod explain;
 mod forward_auth;
 mod forward_limits;
 mod gateway;
+mod generation;
 mod grant_table;
 mod housekeeping;
 mod in_flight;

@@ -1,10 +1,13 @@
 //! What the gateway measures about itself, and how it is told.
 //!
-//! Every label set is known at start: routes, reasons and phases, never users, paths or tokens.
+//! Every label set is the configuration's: routes, reasons and phases, never users, paths or tokens.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use durward_policy::{Phase, Policy, Reason, Route, RouteId};
+use durward_policy::{Phase, Policy, Reason, Route};
+use parking_lot::Mutex;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 
@@ -43,54 +46,82 @@ pub(crate) struct PhaseTimes {
     pub(crate) phases: [u64; 6],
 }
 
+/// What is measured of requests, for as long as the process runs.
 pub(crate) struct Metrics {
-    routes: Vec<String>,
     authentication: ShortTimes,
     phases: ShortTimes,
+    /// By name: a route that keeps its name keeps its counts, whatever generation it is of.
+    routes: Mutex<BTreeMap<String, Arc<RouteCounts>>>,
+}
+
+/// What is measured of one route.
+pub(crate) struct RouteCounts {
+    name: String,
     decisions: Counters,
     total: LongTimes,
     upstream: LongTimes,
-    upstream_failures: Counters,
-    upstreams: Vec<String>,
 }
 
-/// Reasons for which a permitted request fails at its upstream.
-const UPSTREAM_REASONS: [Reason; 7] = [
-    Reason::UpstreamUnavailable,
-    Reason::UpstreamConnectTimeout,
-    Reason::UpstreamFirstByteTimeout,
-    Reason::UpstreamTimeout,
-    Reason::UpstreamTotalTimeout,
-    Reason::UpstreamTls,
-    Reason::UpstreamInvalid,
-];
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
-impl Metrics {
-    pub(crate) fn new(policy: &Policy, upstreams: Vec<String>) -> Self {
-        let mut routes = route_names(policy);
-        routes.push("none".into());
+/// The name of what is counted of requests without a route.
+const NO_ROUTE: &str = "none";
+
+impl RouteCounts {
+    fn new(name: &str) -> Self {
         Self {
-            authentication: ShortTimes::new(Outcome::ALL.len()),
-            phases: ShortTimes::new(Phase::ALL.len() + 1),
-            decisions: Counters::new(routes.len() * (Reason::ALL.len() + 1)),
-            total: LongTimes::new(routes.len() * CLASSES.len()),
-            upstream: LongTimes::new(routes.len() * CLASSES.len()),
-            upstream_failures: Counters::new(upstreams.len() * UPSTREAM_REASONS.len()),
-            routes,
-            upstreams,
+            name: name.to_owned(),
+            decisions: Counters::new(Reason::ALL.len() + 1),
+            total: LongTimes::new(CLASSES.len()),
+            upstream: LongTimes::new(CLASSES.len()),
         }
     }
 
-    /// The name of a route.
-    pub(crate) fn route_name(&self, route: Option<RouteId>) -> &str {
-        &self.routes[self.route_index(route)]
+    /// The name of the route.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Counts a response: how long the request took, and how long its upstream took to begin one.
+    pub(crate) fn responded(&self, status: u16, total: Duration, upstream: Option<Duration>) {
+        let class = usize::from(status / 100).clamp(1, CLASSES.len()) - 1;
+        self.total.observe(class, nanoseconds(total));
+        if let Some(upstream) = upstream {
+            self.upstream.observe(class, nanoseconds(upstream));
+        }
+    }
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        Self {
+            authentication: ShortTimes::new(Outcome::ALL.len()),
+            phases: ShortTimes::new(Phase::ALL.len() + 1),
+            routes: Mutex::default(),
+        }
+    }
+
+    /// What is counted of each route of a policy, and last of requests without one. Routes that no
+    /// generation has any more are forgotten, so that there are never more than are in use.
+    pub(crate) fn of_routes(&self, policy: &Policy) -> Vec<Arc<RouteCounts>> {
+        let mut routes = self.routes.lock();
+        let mut names = route_names(policy);
+        names.push(NO_ROUTE.into());
+        let found = names
+            .iter()
+            .map(|name| {
+                let new = || Arc::new(RouteCounts::new(name));
+                Arc::clone(routes.entry(name.clone()).or_insert_with(new))
+            })
+            .collect();
+        routes.retain(|_, counts| Arc::strong_count(counts) > 1);
+        found
     }
 
     /// Counts a decision and its time, and those of its phases where they were measured.
     pub(crate) fn decided(
         &self,
-        route: Option<RouteId>,
+        route: &RouteCounts,
         refused: Option<Reason>,
         took: Duration,
         times: Option<&PhaseTimes>,
@@ -101,7 +132,9 @@ impl Metrics {
             Outcome::Permitted
         };
         self.authentication.observe(outcome as usize, nanoseconds(took));
-        self.decisions.add(self.decision_cell(route, refused), 1);
+        // Reason is a plain enum in the order of Reason::ALL.
+        let cell = refused.map_or(0, |reason| reason as usize + 1);
+        route.decisions.add(cell, 1);
         if let Some(times) = times {
             self.time_phases(times);
         }
@@ -118,47 +151,25 @@ impl Metrics {
         }
     }
 
-    /// Counts a response: how long the request took, and how long its upstream took to begin one.
-    pub(crate) fn responded(
-        &self,
-        route: Option<RouteId>,
-        status: u16,
-        total: Duration,
-        upstream: Option<Duration>,
-    ) {
-        let class = usize::from(status / 100).clamp(1, CLASSES.len()) - 1;
-        let cell = self.route_index(route) * CLASSES.len() + class;
-        self.total.observe(cell, nanoseconds(total));
-        if let Some(upstream) = upstream {
-            self.upstream.observe(cell, nanoseconds(upstream));
-        }
-    }
-
-    /// Counts a permitted request that its upstream did not answer.
-    pub(crate) fn upstream_failed(&self, upstream: usize, reason: Reason) {
-        if let Some(index) = UPSTREAM_REASONS.iter().position(|known| *known == reason) {
-            self.upstream_failures
-                .add(upstream * UPSTREAM_REASONS.len() + index, 1);
-        }
-    }
-
     /// The families that requests move.
     pub(crate) fn families(&self) -> Vec<MetricFamily> {
+        let routes: Vec<_> = self.routes.lock().values().cloned().collect();
         vec![
             self.authentication_family(),
             self.phase_family(),
-            self.decision_family(),
-            self.response_family(
+            decision_family(&routes),
+            response_family(
                 "durward_request_duration_seconds",
                 "Time from header to end of response",
-                &self.total,
+                &routes,
+                |route| &route.total,
             ),
-            self.response_family(
+            response_family(
                 "durward_upstream_duration_seconds",
                 "Time from the decision to the head of the upstream's response",
-                &self.upstream,
+                &routes,
+                |route| &route.upstream,
             ),
-            self.failure_family(),
         ]
     }
 
@@ -192,72 +203,49 @@ impl Metrics {
         )
     }
 
-    fn decision_family(&self) -> MetricFamily {
-        let reasons = Reason::ALL.len() + 1;
-        let of = |cell: usize| {
-            let count = self.decisions.get(cell);
-            let (outcome, reason) = match (cell % reasons).checked_sub(1) {
-                None => (Outcome::Permitted, "none"),
-                Some(reason) => (Outcome::Refused, Reason::ALL[reason].code()),
-            };
-            let route = self.routes[cell / reasons].as_str();
-            let labels = [("route", route), ("outcome", outcome.name()), ("reason", reason)];
-            (count > 0).then(|| counter(&labels, count))
+}
+
+fn decision_family(routes: &[Arc<RouteCounts>]) -> MetricFamily {
+    let of = |route: &RouteCounts, cell: usize| {
+        let count = route.decisions.get(cell);
+        let (outcome, reason) = match cell.checked_sub(1) {
+            None => (Outcome::Permitted, "none"),
+            Some(reason) => (Outcome::Refused, Reason::ALL[reason].code()),
         };
-        let metrics = (0..self.routes.len() * reasons).filter_map(of).collect();
-        family(
-            "durward_auth_decisions_total",
-            "Decisions",
-            MetricType::COUNTER,
-            metrics,
-        )
-    }
+        let labels = [
+            ("route", route.name()),
+            ("outcome", outcome.name()),
+            ("reason", reason),
+        ];
+        (count > 0).then(|| counter(&labels, count))
+    };
+    let metrics = routes
+        .iter()
+        .flat_map(|route| (0..=Reason::ALL.len()).filter_map(|cell| of(route, cell)))
+        .collect();
+    family(
+        "durward_auth_decisions_total",
+        "Decisions",
+        MetricType::COUNTER,
+        metrics,
+    )
+}
 
-    fn response_family(&self, name: &str, help: &str, times: &LongTimes) -> MetricFamily {
-        let of = |cell: usize| {
-            let (route, class) = (
-                self.routes[cell / CLASSES.len()].as_str(),
-                CLASSES[cell % CLASSES.len()],
-            );
-            Some(histogram(
-                &[("route", route), ("status", class)],
-                times.read(cell)?,
-            ))
-        };
-        let metrics = (0..self.routes.len() * CLASSES.len()).filter_map(of).collect();
-        family(name, help, MetricType::HISTOGRAM, metrics)
-    }
-
-    fn failure_family(&self) -> MetricFamily {
-        let of = |cell: usize| {
-            let upstream = self.upstreams[cell / UPSTREAM_REASONS.len()].as_str();
-            let reason = UPSTREAM_REASONS[cell % UPSTREAM_REASONS.len()].code();
-            counter(
-                &[("upstream", upstream), ("reason", reason)],
-                self.upstream_failures.get(cell),
-            )
-        };
-        let metrics = (0..self.upstreams.len() * UPSTREAM_REASONS.len())
-            .map(of)
-            .collect();
-        family(
-            "durward_upstream_failures_total",
-            "Permitted requests that their upstream did not answer",
-            MetricType::COUNTER,
-            metrics,
-        )
-    }
-
-    fn route_index(&self, route: Option<RouteId>) -> usize {
-        let none = self.routes.len() - 1;
-        route.map_or(none, |route| (route.0 as usize).min(none))
-    }
-
-    fn decision_cell(&self, route: Option<RouteId>, refused: Option<Reason>) -> usize {
-        // Reason is a plain enum in the order of Reason::ALL.
-        let reason = refused.map_or(0, |reason| reason as usize + 1);
-        self.route_index(route) * (Reason::ALL.len() + 1) + reason
-    }
+fn response_family(
+    name: &str,
+    help: &str,
+    routes: &[Arc<RouteCounts>],
+    times: impl Fn(&RouteCounts) -> &LongTimes,
+) -> MetricFamily {
+    let of = |route: &RouteCounts, class: usize| {
+        let labels = [("route", route.name()), ("status", CLASSES[class])];
+        Some(histogram(&labels, times(route).read(class)?))
+    };
+    let metrics = routes
+        .iter()
+        .flat_map(|route| (0..CLASSES.len()).filter_map(|class| of(route, class)))
+        .collect();
+    family(name, help, MetricType::HISTOGRAM, metrics)
 }
 
 /// The routes' names; one that several share (routes of one pattern that differ in their methods) gets
@@ -369,46 +357,59 @@ mod tests {
 
     #[test]
     fn what_is_counted_is_told() {
-        let metrics = Metrics::new(
-            &Policy::refuse_everything(crate::testing::DIGEST_KEY),
-            vec!["api".into()],
-        );
+        let metrics = Metrics::new();
+        let routes = metrics.of_routes(&Policy::refuse_everything(crate::testing::DIGEST_KEY));
         let times = PhaseTimes {
             facts: 300,
             phases: [400, 0, 0, 0, 0, 0],
         };
         metrics.decided(
-            None,
+            &routes[0],
             Some(Reason::NoRoute),
             Duration::from_nanos(900),
             Some(&times),
         );
-        metrics.responded(None, 404, Duration::from_millis(1), None);
-        let text = String::from_utf8(encode(metrics.families()).unwrap()).unwrap();
+        routes[0].responded(404, Duration::from_millis(1), None);
+        let text = text_of(&metrics);
         for line in [
             "durward_auth_duration_seconds_count{outcome=\"refused\"} 1",
             "durward_auth_phase_duration_seconds_bucket{phase=\"route\",le=\"0.0000005\"} 1",
             "durward_auth_phase_duration_seconds_count{phase=\"facts\"} 1",
-            "durward_auth_decisions_total{outcome=\"refused\",reason=\"no_route\",route=\"none\"} 1",
+            "durward_auth_decisions_total{route=\"none\",outcome=\"refused\",reason=\"no_route\"} 1",
             "durward_request_duration_seconds_count{route=\"none\",status=\"4xx\"} 1",
-            "durward_upstream_failures_total{reason=\"upstream_timeout\",upstream=\"api\"} 0",
         ] {
-            assert!(
-                text.contains(line) || text.contains(&unsorted(line)),
-                "{line} is not in\n{text}"
-            );
+            assert!(text.contains(line), "{line} is not in\n{text}");
         }
     }
 
-    /// The same line with its labels in the order of this file.
-    fn unsorted(line: &str) -> String {
-        line.replace(
-            "outcome=\"refused\",reason=\"no_route\",route=\"none\"",
-            "route=\"none\",outcome=\"refused\",reason=\"no_route\"",
-        )
-        .replace(
-            "reason=\"upstream_timeout\",upstream=\"api\"",
-            "upstream=\"api\",reason=\"upstream_timeout\"",
-        )
+    #[test]
+    fn a_route_keeps_its_counts_while_it_keeps_its_name_and_is_forgotten_with_its_last_generation() {
+        let metrics = Metrics::new();
+        let two = crate::testing::policy(
+            "issuers: [{ use: auth }]\nrevocations: none\n\
+             routes: [{ path: /old/**, upstream: api }, { path: /api/**, upstream: api }]\n",
+        );
+        let one = crate::testing::own_policy();
+        let count = |route: &RouteCounts| metrics.decided(route, None, Duration::from_nanos(900), None);
+        let first = metrics.of_routes(&two);
+        count(&first[0]);
+        count(&first[1]);
+        let second = metrics.of_routes(&one);
+        count(&second[0]);
+        let line = |route: &str, count: u64| {
+            format!("durward_auth_decisions_total{{route=\"{route}\",outcome=\"permitted\",reason=\"none\"}} {count}\n")
+        };
+        let (old, api) = (first[0].name().to_owned(), second[0].name().to_owned());
+        let text = text_of(&metrics);
+        assert!(text.contains(&line(&api, 2)) && text.contains(&line(&old, 1)), "{text}");
+        drop(first);
+        let third = metrics.of_routes(&one);
+        assert_eq!(third.len(), second.len());
+        let text = text_of(&metrics);
+        assert!(text.contains(&line(&api, 2)) && !text.contains(&line(&old, 1)), "{text}");
+    }
+
+    fn text_of(metrics: &Metrics) -> String {
+        String::from_utf8(encode(metrics.families()).unwrap()).unwrap()
     }
 }

@@ -31,7 +31,7 @@ type Key = [u8; 32];
 pub(crate) struct ProofCache {
     keys: Arc<IssuerKeys>,
     cache: Cache<Key, Arc<VerifiedToken>, ByMemory>,
-    counts: Counters,
+    counts: Arc<Counters>,
 }
 
 #[derive(Clone)]
@@ -46,13 +46,23 @@ impl Weighter<Key, Arc<VerifiedToken>> for ByMemory {
 impl ProofCache {
     /// A cache of at most `bytes`, for the one policy whose issuers `keys` are of.
     pub(crate) fn new(keys: Arc<IssuerKeys>, bytes: u64) -> Self {
+        Self::counted(keys, bytes, Arc::new(Counters::new(2)))
+    }
+
+    /// An empty one for another policy: no proof is carried over, whatever its issuers were. The
+    /// counts go on.
+    pub(crate) fn successor(&self, keys: Arc<IssuerKeys>, bytes: u64) -> Self {
+        Self::counted(keys, bytes, Arc::clone(&self.counts))
+    }
+
+    fn counted(keys: Arc<IssuerKeys>, bytes: u64, counts: Arc<Counters>) -> Self {
         let items = usize::try_from(bytes / TYPICAL_PROOF)
             .unwrap_or(usize::MAX)
             .max(16);
         Self {
             keys,
             cache: Cache::with_weighter(items, bytes, ByMemory),
-            counts: Counters::new(2),
+            counts,
         }
     }
 
@@ -71,6 +81,11 @@ impl ProofCache {
     /// Proofs that are remembered, and about the bytes that they take.
     pub(crate) fn size(&self) -> (usize, u64) {
         (self.cache.len(), self.cache.weight())
+    }
+
+    /// Forgets all: the policy is no longer the one that is asked.
+    pub(crate) fn forget_all(&self) {
+        self.cache.clear();
     }
 
     fn find(&self, key: &Key) -> Option<Arc<VerifiedToken>> {

@@ -6,9 +6,9 @@ use std::os::fd::RawFd;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
-use durward_contract::UnixSeconds;
 use durward_policy::{Cors, Permit, Policy, Principal, Reason, Rejection, Route};
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
@@ -19,6 +19,7 @@ use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, RetryType};
 use prometheus::Registry;
+use tokio::sync::watch;
 
 use crate::access_log::AccessLog;
 use crate::assertion::Assertions;
@@ -29,29 +30,28 @@ use crate::deadlines::Late;
 use crate::decision::{self, Admission, Known};
 use crate::forward_auth::ForwardAuthCounts;
 use crate::forward_limits::Limits;
+use crate::generation::Generation;
 use crate::in_flight::InFlight;
 use crate::live_streams::LiveStreams;
 use crate::metrics::Metrics;
 use crate::problem;
-use crate::proof_cache::ProofCache;
 use crate::request_body::RequestBody;
 use crate::request_record::RequestRecord;
 use crate::upstream_request;
 use crate::upstreams::{Chosen, Upstream};
 
-/// What all requests share.
+/// What all requests share, for as long as the process runs. What is of one configuration is in its
+/// [`Generation`].
 pub(crate) struct Shared {
-    pub(crate) policy: Arc<Policy>,
-    pub(crate) proofs: ProofCache,
+    /// What new requests are judged and forwarded by.
+    pub(crate) generation: ArcSwap<Generation>,
+    /// The number of that generation, for whoever does something for each.
+    pub(crate) changes: watch::Sender<u64>,
     pub(crate) known: Known,
     pub(crate) streams: Arc<LiveStreams>,
-    pub(crate) upstreams: Vec<Arc<Upstream>>,
-    /// By route.
-    pub(crate) limits: Vec<Limits>,
     pub(crate) metrics: Metrics,
     pub(crate) log: Arc<AccessLog>,
     pub(crate) in_flight: InFlight,
-    pub(crate) max_header_bytes: usize,
     /// What signs who asks, where that is wanted.
     pub(crate) assertions: Option<Assertions>,
     /// What proxies asked at the other door.
@@ -61,8 +61,14 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn ends_at(&self, principal: &Principal) -> UnixSeconds {
-        decision::ends_at(&self.policy, principal)
+    /// The generation that new requests are of.
+    pub(crate) fn current(&self) -> Arc<Generation> {
+        self.generation.load_full()
+    }
+
+    /// Changes after each change of the generation.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 }
 
@@ -98,13 +104,15 @@ impl ProxyHttp for GatewayProxy {
             .and_then(|address| address.as_inet())
             .copied();
         if session.req_header().method == Method::OPTIONS
-            && let Some(preflight) = decision::preflight(&self.shared, session, record)
+            && let Some(preflight) =
+                decision::preflight(&self.shared, &Arc::clone(&record.generation), session, record)
         {
             return Box::pin(cors_response::answer(session, preflight))
                 .await
                 .map(|()| true);
         }
-        let admitted = match decision::admit(&self.shared, session, record) {
+        let generation = Arc::clone(&record.generation);
+        let admitted = match decision::admit(&self.shared, &generation, session, record) {
             Admission::Decided(result) => result,
             // Boxed, so that the requests that ask nobody do not carry its room.
             Admission::Asking(asking) => Box::pin(asking.answer(record)).await,
@@ -114,7 +122,7 @@ impl ProxyHttp for GatewayProxy {
             return Ok(false);
         };
         // In a box of its own: every request would carry its size.
-        Box::pin(problem::respond(session, &rejection, self.cors(record)))
+        Box::pin(problem::respond(session, &rejection, cors(record)))
             .await
             .map(|()| true)
     }
@@ -124,12 +132,12 @@ impl ProxyHttp for GatewayProxy {
         session: &mut Session,
         record: &mut Box<RequestRecord>,
     ) -> pingora::Result<Box<HttpPeer>> {
-        let (Some(upstream), Some(limits)) = (self.upstream(record), self.limits(record)) else {
+        let (Some(upstream), Some(limits)) = (upstream(record), limits(record)) else {
             return Error::e_explain(ErrorType::InternalError, "no permit");
         };
         let mut tried = record.tried;
         let chosen = upstream.choose(
-            || user_of(&self.shared.policy, record),
+            || user_of(&record.generation.policy, record),
             &mut tried,
             session.is_upgrade_req(),
         );
@@ -159,7 +167,7 @@ impl ProxyHttp for GatewayProxy {
         _digest: Option<&Digest>,
         record: &mut Box<RequestRecord>,
     ) -> pingora::Result<()> {
-        let (Some(upstream), Some(limits)) = (self.upstream(record), self.limits(record)) else {
+        let (Some(upstream), Some(limits)) = (upstream(record), limits(record)) else {
             return Error::e_explain(ErrorType::InternalError, "no permit");
         };
         if limits.first_byte.is_none() && limits.total.is_none() {
@@ -185,7 +193,7 @@ impl ProxyHttp for GatewayProxy {
         is_last: bool,
         record: &mut Box<RequestRecord>,
     ) -> pingora::Result<()> {
-        let Some(limits) = self.limits(record) else {
+        let Some(limits) = limits(record) else {
             return Error::e_explain(ErrorType::InternalError, "no permit");
         };
         if session.was_upgraded() {
@@ -209,12 +217,12 @@ impl ProxyHttp for GatewayProxy {
         request: &mut RequestHeader,
         record: &mut Box<RequestRecord>,
     ) -> pingora::Result<()> {
-        let (Some(permit), Some(upstream)) = (&record.permit, self.upstream(record)) else {
+        let (Some(permit), Some(upstream)) = (&record.permit, upstream(record)) else {
             return Error::e_explain(ErrorType::InternalError, "no permit");
         };
         let client = record.client.map(|client| client.ip());
         let assertion = match (upstream.asserts, &self.shared.assertions) {
-            (true, Some(assertions)) => self.assertion(assertions, permit, record.wall)?,
+            (true, Some(assertions)) => assertion(assertions, &record.generation, permit, record.wall)?,
             _ => None,
         };
         upstream_request::prepare(
@@ -236,7 +244,7 @@ impl ProxyHttp for GatewayProxy {
         record.status = response.status.as_u16();
         record.upstream_took = Some(clock::now() - record.decided_at);
         self.begun(response, record);
-        match self.route(record) {
+        match route(record) {
             Some(route) if route.cors.is_some() || !route.response_headers.is_empty() => {
                 cors_response::change(response, route, &session.req_header().headers)
             }
@@ -252,7 +260,7 @@ impl ProxyHttp for GatewayProxy {
         record: &mut Box<RequestRecord>,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        let retry = self.upstream(record).is_some_and(|upstream| {
+        let retry = upstream(record).is_some_and(|upstream| {
             if let Some(server) = record.chosen {
                 upstream.failed(server);
             }
@@ -281,7 +289,7 @@ impl ProxyHttp for GatewayProxy {
         let repeatable = session.req_header().method.is_idempotent()
             && session.is_body_empty()
             && !session.is_upgrade_req();
-        let retry = self.upstream(record).is_some_and(|upstream| {
+        let retry = upstream(record).is_some_and(|upstream| {
             if unseen {
                 return repeatable && upstream.may_retry(&record.tried);
             }
@@ -329,39 +337,38 @@ impl ProxyHttp for GatewayProxy {
     }
 }
 
+fn assertion<'a>(
+    assertions: &'a Assertions,
+    generation: &Generation,
+    permit: &Permit,
+    wall: Duration,
+) -> pingora::Result<Option<(&'a HeaderName, HeaderValue)>> {
+    let value = assertions
+        .of(generation, permit, wall)
+        .map_err(|problem| Error::explain(ErrorType::InternalError, problem))?;
+    Ok(value.map(|value| (assertions.header(), value)))
+}
+
+fn upstream(record: &RequestRecord) -> Option<&Arc<Upstream>> {
+    record.generation.upstream(record.permit.as_ref()?)
+}
+
+fn route(record: &RequestRecord) -> Option<&Route> {
+    record.generation.policy.route(record.route?)
+}
+
+fn cors(record: &RequestRecord) -> Option<&Cors> {
+    route(record)?.cors.as_ref()
+}
+
+fn limits(record: &RequestRecord) -> Option<&Limits> {
+    record.generation.limits(record.permit.as_ref()?)
+}
+
 impl GatewayProxy {
-    fn assertion<'a>(
-        &self,
-        assertions: &'a Assertions,
-        permit: &Permit,
-        wall: Duration,
-    ) -> pingora::Result<Option<(&'a HeaderName, HeaderValue)>> {
-        let value = assertions
-            .of(&self.shared.policy, permit, wall)
-            .map_err(|problem| Error::explain(ErrorType::InternalError, problem))?;
-        Ok(value.map(|value| (assertions.header(), value)))
-    }
-
-    fn upstream(&self, record: &RequestRecord) -> Option<&Arc<Upstream>> {
-        let permit = record.permit.as_ref()?;
-        self.shared.upstreams.get(permit.upstream().0 as usize)
-    }
-
-    fn route(&self, record: &RequestRecord) -> Option<&Route> {
-        self.shared.policy.route(record.route?)
-    }
-
-    fn cors(&self, record: &RequestRecord) -> Option<&Cors> {
-        self.route(record)?.cors.as_ref()
-    }
-
-    fn limits(&self, record: &RequestRecord) -> Option<&Limits> {
-        self.shared.limits.get(record.permit.as_ref()?.route().index())
-    }
-
     /// Puts the limits of its route on a request that was permitted.
     fn begin(&self, session: &mut Session, record: &mut RequestRecord) -> Result<(), Rejection> {
-        let (Some(upstream), Some(limits)) = (self.upstream(record), self.limits(record)) else {
+        let (Some(upstream), Some(limits)) = (upstream(record), limits(record)) else {
             return Err(Rejection::new(Reason::Internal, "no permit"));
         };
         let shared = upstream.shares_connections();
@@ -388,7 +395,7 @@ impl GatewayProxy {
         if response.status.is_informational() && !is_upgrade {
             return;
         }
-        let (Some(upstream), Some(limits)) = (self.upstream(record), self.limits(record)) else {
+        let (Some(upstream), Some(limits)) = (upstream(record), limits(record)) else {
             return;
         };
         if let Some(server) = record.chosen {
@@ -410,9 +417,7 @@ impl GatewayProxy {
         if *error.esource() != ErrorSource::Upstream {
             return Some(reason);
         }
-        let by_pingora = self
-            .limits(record)
-            .is_some_and(|limits| limits.read_is_first_byte);
+        let by_pingora = limits(record).is_some_and(|limits| limits.read_is_first_byte);
         Some(match record.handle.deadlines().late() {
             Some(Late::FirstByte) => Reason::UpstreamFirstByteTimeout,
             Some(Late::Total) => Reason::UpstreamTotalTimeout,
@@ -431,16 +436,14 @@ impl GatewayProxy {
         };
         record.reason = Some(reason);
         record.cause = error.to_string();
-        if let Some(permit) = &record.permit {
-            self.shared
-                .metrics
-                .upstream_failed(permit.upstream().0 as usize, reason);
+        if let Some(upstream) = upstream(record) {
+            upstream.left_unanswered(reason);
         }
         let begun = session
             .response_written()
             .is_some_and(|response| !response.status.is_informational());
         if !begun
-            && problem::respond(session, &Rejection::new(reason, ""), self.cors(record))
+            && problem::respond(session, &Rejection::new(reason, ""), cors(record))
                 .await
                 .is_err()
         {

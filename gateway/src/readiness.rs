@@ -16,6 +16,7 @@ pub(crate) struct Readiness {
 impl Readiness {
     pub(crate) fn of(shared: &Shared, draining: bool) -> Self {
         let mut missing: Vec<String> = shared
+            .current()
             .proofs
             .keys()
             .missing()

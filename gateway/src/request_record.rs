@@ -16,6 +16,7 @@ use pingora::proxy::Session;
 use crate::addresses::{push_ip, push_socket};
 use crate::cancellable::begin_request;
 use crate::clock;
+use crate::generation::Generation;
 use crate::live_streams::{Registration, RequestHandle};
 use crate::log_line::{push_number, push_start, push_text};
 use crate::proxy::Shared;
@@ -40,6 +41,8 @@ pub(crate) struct Question {
 /// A request on its way.
 pub(crate) struct RequestRecord {
     shared: Arc<Shared>,
+    /// The configuration that it is judged and forwarded by, to its end.
+    pub(crate) generation: Arc<Generation>,
     pub(crate) handle: Arc<RequestHandle>,
     pub(crate) started: Instant,
     /// The header section as it was sent.
@@ -77,11 +80,17 @@ pub(crate) struct RequestRecord {
 
 impl RequestRecord {
     pub(crate) fn new(shared: &Arc<Shared>) -> Self {
+        Self::of(shared, shared.current())
+    }
+
+    /// Of a request that is judged by this generation.
+    pub(crate) fn of(shared: &Arc<Shared>, generation: Arc<Generation>) -> Self {
         shared.in_flight.enter();
         let handle = begin_request();
         let now = clock::now();
         Self {
             shared: Arc::clone(shared),
+            generation,
             handle,
             started: now,
             wall: Duration::ZERO,
@@ -146,9 +155,8 @@ impl RequestRecord {
         self.recorded = true;
         self.registration = None;
         let total = clock::now() - self.started;
-        self.shared
-            .metrics
-            .responded(self.route, self.status, total, self.upstream_took);
+        let counts = self.generation.counts(self.route);
+        counts.responded(self.status, total, self.upstream_took);
         if self.shared.log.is_enabled() {
             self.shared
                 .log
@@ -175,7 +183,7 @@ impl RequestRecord {
         push_text(line, b"\",\"method\":\"", request.method, MAX_METHOD);
         push_text(line, b"\",\"host\":\"", request.host, MAX_HOST);
         push_text(line, b"\",\"path\":\"", request.path, MAX_PATH);
-        let route = self.shared.metrics.route_name(self.route).as_bytes();
+        let route = self.generation.counts(self.route).name().as_bytes();
         push_text(line, b"\",\"route\":\"", route, MAX_PATH);
         line.extend_from_slice(match self.permit {
             Some(_) => &b"\",\"outcome\":\"permitted"[..],

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use durward_policy::StripSet;
+use durward_policy::{Reason, StripSet};
 use http::HeaderName;
 use parking_lot::Mutex;
 use pingora::upstreams::peer::HttpPeer;
@@ -135,6 +135,16 @@ impl Drop for InUse {
 
 impl Upstream {
     pub(crate) fn new(config: &UpstreamConfig, assertion: Option<&HeaderName>) -> Self {
+        Self::counted(config, assertion, Counts::new(&config.servers))
+    }
+
+    /// The upstream of that name under another configuration: nothing that is known of its servers
+    /// holds on, but the counts go on.
+    pub(crate) fn successor(&self, config: &UpstreamConfig, assertion: Option<&HeaderName>) -> Self {
+        Self::counted(config, assertion, self.counts.successor(&config.servers))
+    }
+
+    fn counted(config: &UpstreamConfig, assertion: Option<&HeaderName>, counts: Counts) -> Self {
         let template = peer::Template::new(config);
         let server = |server: &crate::upstream_config::ServerConfig| Server {
             address: server.address,
@@ -153,7 +163,7 @@ impl Upstream {
             ejection: config.ejection.filter(|_| config.servers.len() > 1),
             ejecting: Mutex::default(),
             retries: RetryBudget::new(config.retries),
-            counts: Counts::new(config.servers.len()),
+            counts,
             upgrades: AtomicU64::new(0),
             epoch: Instant::now(),
         }
@@ -226,6 +236,11 @@ impl Upstream {
         if let Some(server) = self.servers.get(server.0) {
             server.health.succeeded();
         }
+    }
+
+    /// A permitted request was not answered.
+    pub(crate) fn left_unanswered(&self, reason: Reason) {
+        self.counts.add_failure(reason);
     }
 
     /// A server could not be reached, or did not answer.

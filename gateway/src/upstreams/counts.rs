@@ -1,12 +1,15 @@
 //! What is counted of upstreams and their servers. The labels are the configuration's.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
+use durward_policy::Reason;
 use prometheus::proto::{Metric, MetricFamily, MetricType};
 
 use super::Upstream;
 use crate::metrics::{counter, family, gauge};
 use crate::sharded::Counters;
+use crate::upstream_config::ServerConfig;
 
 /// What is counted of a server.
 #[derive(Clone, Copy, Debug)]
@@ -20,44 +23,90 @@ pub(super) enum Count {
 
 const COUNTS: usize = 5;
 
+/// Reasons for which a permitted request fails at its upstream.
+const REASONS: [Reason; 7] = [
+    Reason::UpstreamUnavailable,
+    Reason::UpstreamConnectTimeout,
+    Reason::UpstreamFirstByteTimeout,
+    Reason::UpstreamTimeout,
+    Reason::UpstreamTotalTimeout,
+    Reason::UpstreamTls,
+    Reason::UpstreamInvalid,
+];
+
+const RETRIES: usize = 0;
+const PANICS: usize = 1;
+/// The first of those by reason.
+const FAILURES: usize = 2;
+
+/// Shared with the upstream of the same name in the generation before, and by server with its
+/// servers of the same address.
 #[derive(Debug)]
 pub(super) struct Counts {
-    servers: usize,
-    by_server: Counters,
-    /// Retries, and requests for which no server was fit.
-    of_all: Counters,
+    by_server: Vec<(SocketAddr, Arc<Counters>)>,
+    /// Retries, requests for which no server was fit, and failures by reason.
+    of_all: Arc<Counters>,
 }
 
 impl Counts {
-    pub(super) fn new(servers: usize) -> Self {
+    pub(super) fn new(servers: &[ServerConfig]) -> Self {
+        Self::build(servers, |_| None, None)
+    }
+
+    /// Goes on where these are.
+    pub(super) fn successor(&self, servers: &[ServerConfig]) -> Self {
+        let known = |address: SocketAddr| {
+            let mut known = self.by_server.iter();
+            known
+                .find(|(known, _)| *known == address)
+                .map(|(_, counters)| Arc::clone(counters))
+        };
+        Self::build(servers, known, Some(Arc::clone(&self.of_all)))
+    }
+
+    fn build(
+        servers: &[ServerConfig],
+        known: impl Fn(SocketAddr) -> Option<Arc<Counters>>,
+        of_all: Option<Arc<Counters>>,
+    ) -> Self {
+        let counters = |address| known(address).unwrap_or_else(|| Arc::new(Counters::new(COUNTS)));
+        let server = |server: &ServerConfig| (server.address, counters(server.address));
         Self {
-            servers,
-            by_server: Counters::new(servers * COUNTS),
-            of_all: Counters::new(2),
+            by_server: servers.iter().map(server).collect(),
+            of_all: of_all.unwrap_or_else(|| Arc::new(Counters::new(FAILURES + REASONS.len()))),
         }
     }
 
     pub(super) fn add(&self, count: Count, server: usize) {
-        self.by_server.add(server * COUNTS + count as usize, 1);
+        if let Some((_, counters)) = self.by_server.get(server) {
+            counters.add(count as usize, 1);
+        }
     }
 
     pub(super) fn add_retry(&self) {
-        self.of_all.add(0, 1);
+        self.of_all.add(RETRIES, 1);
     }
 
     pub(super) fn add_panic(&self) {
-        self.of_all.add(1, 1);
+        self.of_all.add(PANICS, 1);
+    }
+
+    pub(super) fn add_failure(&self, reason: Reason) {
+        if let Some(index) = REASONS.iter().position(|known| *known == reason) {
+            self.of_all.add(FAILURES + index, 1);
+        }
     }
 
     /// The requests to all servers.
     pub(super) fn requests(&self) -> u64 {
-        (0..self.servers)
-            .map(|server| self.get(Count::Requests, server))
-            .sum()
+        let of = |(_, counters): &(SocketAddr, Arc<Counters>)| counters.get(Count::Requests as usize);
+        self.by_server.iter().map(of).sum()
     }
 
     fn get(&self, count: Count, server: usize) -> u64 {
-        self.by_server.get(server * COUNTS + count as usize)
+        self.by_server
+            .get(server)
+            .map_or(0, |(_, counters)| counters.get(count as usize))
     }
 }
 
@@ -128,15 +177,36 @@ pub(crate) fn families(upstreams: &[Arc<Upstream>]) -> Vec<MetricFamily> {
             "durward_upstream_retries_total",
             "Requests that were offered to another server",
             total,
-            of_all(0),
+            of_all(RETRIES),
         ),
         family(
             "durward_upstream_no_server_fit_total",
             "Requests for which no server was fit, so that all were asked in turn",
             total,
-            of_all(1),
+            of_all(PANICS),
         ),
+        failure_family(upstreams),
     ]
+}
+
+fn failure_family(upstreams: &[Arc<Upstream>]) -> MetricFamily {
+    let of = |upstream: &Arc<Upstream>, index: usize| {
+        let labels = [
+            ("upstream", upstream.name.as_str()),
+            ("reason", REASONS[index].code()),
+        ];
+        counter(&labels, upstream.counts.of_all.get(FAILURES + index))
+    };
+    let metrics = upstreams
+        .iter()
+        .flat_map(|upstream| (0..REASONS.len()).map(move |index| of(upstream, index)))
+        .collect();
+    family(
+        "durward_upstream_failures_total",
+        "Permitted requests that their upstream did not answer",
+        MetricType::COUNTER,
+        metrics,
+    )
 }
 
 /// What is told of a server: its upstream, its index, and the labels that name it.

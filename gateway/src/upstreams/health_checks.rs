@@ -14,25 +14,44 @@ use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::{Count, Upstream};
+use crate::proxy::Shared;
 use crate::upstream_config::{HealthCheckConfig, Protocol};
 
 /// The most bytes of an answer that are looked at; the status comes before them.
 const MAX_BODY: usize = 64 << 10;
 
-/// Asks the servers of each upstream that wants it.
-pub(crate) struct HealthKeeper(pub(crate) Vec<Arc<Upstream>>);
+/// Asks the servers of each upstream that wants it, of whatever generation is current.
+pub(crate) struct HealthKeeper(pub(crate) Arc<Shared>);
 
 #[async_trait]
 impl BackgroundService for HealthKeeper {
     async fn start(&self, mut shutdown: ShutdownWatch) {
-        let checks = self.0.iter().filter(|upstream| upstream.health_check.is_some());
-        let checks = join_all(checks.map(|upstream| check_while_used(Arc::downgrade(upstream))));
-        tokio::select! {
-            _ = shutdown.changed() => {}
-            _ = checks => {}
+        let mut changes = self.0.changes();
+        let mut checks = JoinSet::new();
+        let mut asked: Vec<Arc<Upstream>> = Vec::new();
+        loop {
+            changes.mark_unchanged();
+            let current = self.0.current();
+            let wanted = current
+                .upstreams
+                .iter()
+                .filter(|upstream| upstream.health_check.is_some());
+            let wanted: Vec<_> = wanted.map(Arc::clone).collect();
+            drop(current);
+            let is_new = |upstream: &&Arc<Upstream>| !asked.iter().any(|known| Arc::ptr_eq(known, upstream));
+            for upstream in wanted.iter().filter(is_new) {
+                checks.spawn(check_while_used(Arc::downgrade(upstream)));
+            }
+            asked = wanted;
+            tokio::select! {
+                _ = shutdown.changed() => return,
+                changed = changes.changed() => if changed.is_err() { return },
+            }
+            while checks.try_join_next().is_some() {}
         }
     }
 }

@@ -37,6 +37,13 @@ pub enum Command {
         after_help = "Example: durward check --config config.yaml\nExit code 1 means that the file has errors."
     )]
     Check(CheckArguments),
+    /// Have the running gateway take over its configuration file again
+    #[command(
+        after_help = "Examples:\n  durward reload --config config.yaml\n  durward reload --check --json\n\
+                      Exit code 1 means that the file is refused and nothing changed. SIGHUP does the same, and so \
+                      does a change of the file, unless it says `reload: { watch: false }`."
+    )]
+    Reload(ReloadArguments),
     /// Say how a request would be decided, step by step, and why
     #[command(
         after_help = "Examples:\n  echo \"$TOKEN\" | durward explain GET http://127.0.0.1:8080/api/me --token -\n  \
@@ -140,6 +147,16 @@ pub struct Client {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of `reload`.
+#[derive(Debug, Args)]
+pub struct ReloadArguments {
+    /// Say what would change, and change nothing
+    #[arg(long)]
+    pub check: bool,
+    #[command(flatten)]
+    pub client: Client,
 }
 
 /// Arguments of `check`.

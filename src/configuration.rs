@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use durward_auth::{AuthConfig, SigningAlgorithm};
-use durward_config::{Diagnostics, Document, Node, Place, Section};
+use durward_config::{Diagnostic, Diagnostics, Document, Node, Place, Section, Severity};
 use durward_gateway::{GatewayConfig, GatewaySections};
 use durward_news::RedisTarget;
 use durward_policy::{
@@ -43,12 +43,23 @@ pub struct Loaded {
     pub redis: Option<RedisTarget>,
     /// The demo, where the file has one.
     pub demo: Option<DemoConfig>,
+    /// How the file is taken over again.
+    pub reload: ReloadConfig,
+    /// The file.
+    pub document: Document,
+}
+
+/// `reload:`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReloadConfig {
+    /// Whether a change of the file is taken over without being asked.
+    pub watch: bool,
 }
 
 /// Reads and compiles a file for the whole of what it describes. The diagnostics hold warnings even
 /// where the file can be used.
 pub fn load(path: &Path) -> Result<(Option<Loaded>, Diagnostics), Failure> {
-    let (mut loaded, mut diagnostics) = load_for(path, Role::Whole)?;
+    let (mut loaded, mut diagnostics) = load_for(path, Role::Whole, random_digest_key())?;
     let keys = loaded
         .as_ref()
         .map(|loaded| durward_gateway::check_keys(&loaded.policy, folder_of(path)));
@@ -62,7 +73,7 @@ pub fn load(path: &Path) -> Result<(Option<Loaded>, Diagnostics), Failure> {
 
 /// Reads and compiles a file, or fails with all that is wrong with it. Warnings go to the log.
 pub fn load_or_fail(path: &Path, role: Role) -> Result<Loaded, Failure> {
-    let (loaded, diagnostics) = load_for(path, role)?;
+    let (loaded, diagnostics) = load_for(path, role, random_digest_key())?;
     match loaded {
         Some(loaded) => {
             diagnostics
@@ -74,6 +85,35 @@ pub fn load_or_fail(path: &Path, role: Role) -> Result<Loaded, Failure> {
             "{} cannot be used\n{diagnostics}",
             path.display()
         ))),
+    }
+}
+
+/// Reads and compiles a file again for a process that keys revocations by `digest_key`, or yields all
+/// that is wrong with it. Warnings go to the log.
+pub fn load_again(path: &Path, role: Role, digest_key: DigestKey) -> Result<Loaded, Vec<String>> {
+    let (loaded, diagnostics) =
+        load_for(path, role, digest_key).map_err(|failure| vec![failure.to_string()])?;
+    let said = |item: &Diagnostic| match item.advice.is_empty() {
+        true => format!("{}:{}: {}", path.display(), item.place, item.message),
+        false => format!(
+            "{}:{}: {}; {}",
+            path.display(),
+            item.place,
+            item.message,
+            item.advice
+        ),
+    };
+    let (errors, warnings): (Vec<_>, Vec<_>) = diagnostics
+        .iter()
+        .partition(|item| item.severity == Severity::Error);
+    match loaded {
+        Some(loaded) => {
+            for warning in warnings {
+                tracing::warn!("{}", said(warning));
+            }
+            Ok(loaded)
+        }
+        None => Err(errors.into_iter().map(said).collect()),
     }
 }
 
@@ -123,13 +163,17 @@ pub fn load_auth(path: &Path) -> Result<LoadedAuth, Failure> {
     }
 }
 
-fn load_for(path: &Path, role: Role) -> Result<(Option<Loaded>, Diagnostics), Failure> {
+fn load_for(
+    path: &Path,
+    role: Role,
+    digest_key: DigestKey,
+) -> Result<(Option<Loaded>, Diagnostics), Failure> {
     let document = match read(path)? {
         Ok(document) => document,
         Err(diagnostics) => return Ok((None, diagnostics)),
     };
     let mut diagnostics = Diagnostics::default();
-    let loaded = compile(&document, folder_of(path), role, &mut diagnostics);
+    let loaded = compile(&document, folder_of(path), role, digest_key, &mut diagnostics);
     let loaded = loaded.filter(|_| !diagnostics.has_errors());
     Ok((loaded, diagnostics.located_in(&document)))
 }
@@ -148,12 +192,19 @@ fn folder_of(path: &Path) -> &Path {
 }
 
 /// Compiles every section, whatever the others hold, so that all errors are found in one go.
-fn compile(document: &Document, base: &Path, role: Role, diagnostics: &mut Diagnostics) -> Option<Loaded> {
+fn compile(
+    document: &Document,
+    base: &Path,
+    role: Role,
+    digest_key: DigestKey,
+    diagnostics: &mut Diagnostics,
+) -> Option<Loaded> {
     let root = document.root();
     let mut file = root.section("the configuration", diagnostics)?;
     let control = control_path(&mut file, base, diagnostics);
     let auth_node = file.optional("auth");
     let demo_node = file.optional("demo");
+    let reload = compile_reload(file.optional("reload"), diagnostics);
     let gateway_sections = GatewaySections::take(&mut file);
     let upstreams = gateway_sections.upstreams;
     let policy_sections = PolicyNodes::take(&mut file);
@@ -180,7 +231,14 @@ fn compile(document: &Document, base: &Path, role: Role, diagnostics: &mut Diagn
     let auth_in_process = role == Role::Whole && own_issuer.is_some();
     let redis = redis_target(policy_sections.revocations, base, diagnostics);
     let services_named = policy_sections.service_headers.is_some();
-    let policy = policy_sections.compile(root, upstreams, own_issuer, auth_in_process, diagnostics);
+    let policy = policy_sections.compile(
+        root,
+        upstreams,
+        own_issuer,
+        auth_in_process,
+        digest_key,
+        diagnostics,
+    );
     if let (Some(gateway), Some(policy), false) = (&gateway, &policy, services_named) {
         // The header that services have where the file does not name one.
         let names: Vec<_> = policy.service_headers().names().map(canonical).collect();
@@ -204,7 +262,22 @@ fn compile(document: &Document, base: &Path, role: Role, diagnostics: &mut Diagn
             Some(demo) => Some(demo?),
             None => None,
         },
+        reload,
+        document: document.clone(),
     })
+}
+
+fn compile_reload(node: Option<&Node>, diagnostics: &mut Diagnostics) -> ReloadConfig {
+    let watch = node
+        .and_then(|node| node.section("reload", diagnostics))
+        .and_then(|mut section| {
+            let watch = section.required("watch", "write `reload: { watch: false }`", diagnostics);
+            section.finish(diagnostics);
+            watch?.boolean("reload.watch", diagnostics)
+        });
+    ReloadConfig {
+        watch: watch.unwrap_or(true),
+    }
 }
 
 /// The Redis of `revocations`, where that names one. What else stands there is the policy's to judge.
@@ -264,6 +337,7 @@ impl<'a> PolicyNodes<'a> {
         upstreams: Option<&Node>,
         own_issuer: Option<OwnIssuer>,
         auth_in_process: bool,
+        digest_key: DigestKey,
         diagnostics: &mut Diagnostics,
     ) -> Option<Policy> {
         // The gateway reports what is wrong with the upstreams; here only their names count.
@@ -285,7 +359,7 @@ impl<'a> PolicyNodes<'a> {
             own_issuer,
             file_place: root.place,
         };
-        Policy::compile(sections, random_digest_key(), diagnostics)
+        Policy::compile(sections, digest_key, diagnostics)
     }
 }
 

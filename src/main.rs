@@ -13,6 +13,7 @@ mod exit;
 mod loopback;
 mod news;
 mod news_metrics;
+mod reload;
 mod running;
 mod shutdown;
 
@@ -46,6 +47,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Demo(DemoCommand::Api { listen }) => serve(demo::api_alone(listen)),
         Command::Demo(DemoCommand::Images { listen, folder }) => serve(demo::images_alone(listen, folder)),
         Command::Check(arguments) => commands::check::run(&arguments),
+        Command::Reload(arguments) => ask(commands::reload::run(arguments)),
         Command::Explain(arguments) => ask(commands::explain::run(arguments)),
         Command::User(command) => ask(commands::users::run(command)),
         Command::Apikey(command) => ask(commands::apikey::run(command)),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use durward_gateway::{Gateway, GatewayRevocations, MirrorLimits, RevocationFeed};
 use durward_news::RedisTarget;
 use durward_policy::{Policy, RevocationsMode};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::exit::Failure;
 use crate::shutdown::Shutdown;
@@ -36,6 +37,18 @@ pub async fn gateway_until(gateway: Arc<Gateway>, shutdown: Shutdown) -> Result<
     serving
         .await
         .map_err(|error| Failure::Failed(format!("the gateway stopped: {error}")))
+}
+
+/// SIGHUP asks for a reload, and a process without a gateway has nothing to reload: it says so, and
+/// goes on.
+pub fn ignore_hangup() -> io::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            tracing::warn!("SIGHUP: the auth service takes nothing over while it runs; restart it instead");
+        }
+    });
+    Ok(())
 }
 
 /// The control socket could not be bound.

@@ -111,9 +111,10 @@ fn families(shared: &Shared) -> Vec<MetricFamily> {
     }));
     families.push(single_gauge(
         "durward_config_generation",
-        "How often a configuration was taken over",
+        "The number of the configuration that runs: 1 at the start, and one more after each reload",
         whole(generation.number),
     ));
+    families.extend(shared.reloads.families());
     families.push(single_counter(
         "durward_access_log_dropped_total",
         "Access log lines that could not be written",

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use durward_contract::UnixSeconds;
 use durward_policy::{
     Decision, GrantStanding, GrantedKey, KeyDigest, LookupAnswer, LookupKeys, Pending, Phase, Policy,
@@ -14,6 +15,7 @@ use pingora::proxy::Session;
 
 use crate::clock;
 use crate::generation::Generation;
+use crate::judged_again::{RequestHead, Standing as OpenStanding, Verdict, judge_again};
 use crate::lookup::Lookups;
 use crate::metrics::PhaseTimes;
 use crate::proxy::Shared;
@@ -126,6 +128,9 @@ pub(crate) trait Asked {
 
     /// The target that would be forwarded if nobody set another.
     fn sent_target(&self) -> &[u8];
+
+    /// What it is judged again by while it is open; `raw` is the header section as it was sent.
+    fn head(&self, raw: &Bytes) -> RequestHead;
 }
 
 /// Decides on a request, enters it among the open ones where it is permitted, and counts the
@@ -141,11 +146,12 @@ pub(crate) fn admit<'s>(
     let now = clock::unix_seconds(record.wall);
     let version = shared.known.version();
     let result = match judge(shared, generation, asked, record, now, &mut timer) {
-        Ok(None) => enter(shared, generation, record, version),
+        Ok(None) => enter(shared, generation, asked, record, version),
         Ok(Some(pending)) => {
             return Admission::Asking(Box::new(Asking {
                 shared,
                 generation,
+                head: asked.head(&record.raw),
                 pending,
                 timer,
             }));
@@ -179,6 +185,7 @@ pub(crate) fn preflight(
 pub(crate) struct Asking<'s> {
     shared: &'s Shared,
     generation: &'s Generation,
+    head: RequestHead,
     pending: Box<Pending<'s>>,
     timer: PhaseTimer,
 }
@@ -190,14 +197,14 @@ impl Asking<'_> {
         let Self {
             shared,
             generation,
+            head,
             pending,
             mut timer,
         } = self;
-        let ends_at = generation.ends_at(pending.principal());
-        let registration =
-            shared
-                .streams
-                .register(&record.handle, pending.principal(), pending.route(), ends_at);
+        let standing = OpenStanding::with(generation, Some(pending.principal()), pending.route());
+        let registration = shared
+            .streams
+            .enter(&record.handle, standing, generation.number, head.clone());
         record.registration = Some(registration);
         record.handle.set_asking(true);
         let answer = shared.known.ask(pending.keys()).await;
@@ -205,7 +212,7 @@ impl Asking<'_> {
         let result = match pending.conclude(&answer, &mut timer) {
             Ok(permit) => {
                 record.permit = Some(permit);
-                Ok(())
+                keep_up(shared, generation, record, &head)
             }
             Err(Refusal { rejection, .. }) => Err(rejection),
         };
@@ -294,6 +301,13 @@ impl Asked for Session {
     fn sent_target(&self) -> &[u8] {
         self.req_header().raw_path()
     }
+
+    fn head(&self, raw: &Bytes) -> RequestHead {
+        match self.as_http1() {
+            Some(_) => RequestHead::Http1(raw.clone()),
+            None => RequestHead::Http2(Box::new(self.req_header().clone())),
+        }
+    }
 }
 
 fn differs(judged: &[u8], sent: &[u8]) -> Option<Vec<u8>> {
@@ -306,25 +320,53 @@ fn differs(judged: &[u8], sent: &[u8]) -> Option<Vec<u8>> {
 fn enter(
     shared: &Shared,
     generation: &Generation,
+    asked: &impl Asked,
     record: &mut RequestRecord,
     version: u64,
 ) -> Result<(), Rejection> {
     let Some(permit) = &record.permit else {
         return Ok(());
     };
-    let Some(principal) = permit.principal() else {
-        return Ok(());
-    };
-    let ends_at = generation.ends_at(principal);
+    let head = asked.head(&record.raw);
+    let standing = OpenStanding::of(generation, permit);
     let registration = shared
         .streams
-        .register(&record.handle, principal, permit.route(), ends_at);
-    let revoked = shared.known.version() != version && shared.known.bars(principal);
+        .enter(&record.handle, standing, generation.number, head);
+    let revoked = permit
+        .principal()
+        .is_some_and(|principal| shared.known.version() != version && shared.known.bars(principal));
     record.registration = Some(registration);
     if revoked {
         return Err(Rejection::new(Reason::Revoked, "revoked while it was decided on"));
     }
-    Ok(())
+    match shared.is_current(generation) {
+        true => Ok(()),
+        false => keep_up(shared, generation, record, &asked.head(&record.raw)),
+    }
+}
+
+/// Judges an entered request again where another configuration was taken over since it began: either
+/// whoever took it over has found the request among the open ones, or this sees the other.
+fn keep_up(
+    shared: &Shared,
+    generation: &Generation,
+    record: &RequestRecord,
+    head: &RequestHead,
+) -> Result<(), Rejection> {
+    if shared.is_current(generation) {
+        return Ok(());
+    }
+    let current = shared.current();
+    match judge_again(shared, &current, head) {
+        Verdict::Left => Ok(()),
+        Verdict::Refused(rejection) => Err(rejection),
+        Verdict::Permitted(standing) => {
+            if let Some(registration) = &record.registration {
+                registration.judged_by(current.number, &record.handle, standing);
+            }
+            Ok(())
+        }
+    }
 }
 
 fn refuse(shared: &Shared, record: &mut RequestRecord, rejection: &Rejection) {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use durward_policy::{AskingProxy, ForwardedRequest, Reason, Rejection, RequestFacts};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use ipnet::IpNet;
@@ -20,6 +21,7 @@ use crate::assertion::Assertions;
 use crate::cancellable::{Reused, begin_request};
 use crate::decision::{self, Admission, Asked};
 use crate::generation::Generation;
+use crate::judged_again::RequestHead;
 use crate::problem;
 use crate::proxy::Shared;
 use crate::request_record::{Question, RequestRecord};
@@ -138,7 +140,11 @@ impl ForwardAuth {
         response
     }
 
-    fn permitted(&self, generation: &Generation, record: &RequestRecord) -> Result<Response<Vec<u8>>, Rejection> {
+    fn permitted(
+        &self,
+        generation: &Generation,
+        record: &RequestRecord,
+    ) -> Result<Response<Vec<u8>>, Rejection> {
         let failed = |problem| Rejection::new(Reason::Internal, problem);
         let permit = record.permit.as_ref().ok_or_else(|| failed("no permit"))?;
         let mut response = plain(StatusCode::OK, "");
@@ -149,9 +155,9 @@ impl ForwardAuth {
         if let Some(assertions) = &self.shared.assertions {
             let upstream = generation.upstream(permit);
             let value = match upstream {
-                Some(upstream) if upstream.asserts => assertions
-                    .of(generation, permit, record.wall)
-                    .map_err(failed)?,
+                Some(upstream) if upstream.asserts => {
+                    assertions.of(generation, permit, record.wall).map_err(failed)?
+                }
                 _ => None,
             };
             let value = value.unwrap_or(HeaderValue::from_static(""));
@@ -206,6 +212,11 @@ impl Asked for AskedAbout {
             }
             Err(rejection) => Err(rejection.clone()),
         }
+    }
+
+    /// It is answered at once: whoever proxies it keeps it open.
+    fn head(&self, _raw: &Bytes) -> RequestHead {
+        RequestHead::Answered
     }
 
     fn sent_target(&self) -> &[u8] {

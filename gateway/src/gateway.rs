@@ -35,9 +35,14 @@ use crate::lookup::Lookups;
 use crate::metrics::Metrics;
 use crate::proxy::{GatewayProxy, Shared};
 use crate::readiness::Readiness;
+use crate::reloads::Reloads;
 use crate::revocation_feed::RevocationFeed;
 use crate::upstream_config::MAX_ATTEMPTS;
 use crate::upstreams::HealthKeeper;
+
+mod reload;
+
+pub use reload::{ReloadReport, needs_restart};
 
 /// How often the drain looks whether it is done.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(10);
@@ -120,6 +125,8 @@ pub struct Gateway {
     own_keys: OwnKeys,
     listeners: Mutex<Option<Listeners>>,
     draining: watch::Sender<bool>,
+    /// Held while a configuration is taken over.
+    reloading: tokio::sync::Mutex<()>,
 }
 
 struct Listeners {
@@ -186,6 +193,8 @@ impl Gateway {
             in_flight: InFlight::default(),
             asked: ForwardAuthCounts::default(),
             neighbours: OnceLock::new(),
+            reloads: Reloads::default(),
+            older: Mutex::default(),
         };
         Ok(Self {
             config,
@@ -193,6 +202,7 @@ impl Gateway {
             own_keys,
             listeners: Mutex::new(Some(listeners)),
             draining: watch::channel(false).0,
+            reloading: tokio::sync::Mutex::default(),
         })
     }
 

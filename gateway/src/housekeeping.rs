@@ -34,9 +34,7 @@ impl Housekeeper {
 #[async_trait]
 impl BackgroundService for Housekeeper {
     async fn start(&self, mut shutdown: ShutdownWatch) {
-        let Shared {
-            streams, known, ..
-        } = &*self.0;
+        let Shared { streams, known, .. } = &*self.0;
         let mut ticks = tokio::time::interval(INTERVAL);
         // Two looks right after one another would be one.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -51,7 +49,8 @@ impl BackgroundService for Housekeeper {
             streams.end_expired(clock::unix_seconds(wall));
             if let Known::Mirror(feed) = known {
                 let generation = self.0.current();
-                silence.end_what_is_unknown(feed.silence(Instant::now()), &generation.policy, streams);
+                let (number, policy) = (generation.number, &generation.policy);
+                silence.end_what_is_unknown(feed.silence(Instant::now()), number, policy, streams);
                 // A wall clock that is set forward and back again must not have anything forgotten
                 // meanwhile that would be needed then.
                 let steady = start_wall + start.elapsed();
@@ -70,14 +69,20 @@ struct Silence {
 impl Silence {
     /// Ends what is open on routes that would refuse a new request now. Whoever is known to be
     /// revoked was ended when that came to be known.
-    fn end_what_is_unknown(&mut self, silence: Standing, policy: &Policy, streams: &LiveStreams) {
+    fn end_what_is_unknown(
+        &mut self,
+        silence: Standing,
+        generation: u64,
+        policy: &Policy,
+        streams: &LiveStreams,
+    ) {
         let Standing::Unknown { stale_for } = silence else {
             self.unknown = 0;
             return;
         };
         self.unknown = self.unknown.saturating_add(1);
         if self.unknown >= MAX_UNKNOWN {
-            streams.end_unknown(|route| {
+            streams.end_unknown(generation, |route| {
                 policy
                     .route(route)
                     .is_some_and(|route| route.when_unknown.allows(stale_for))
@@ -105,10 +110,10 @@ mod tests {
             stale_for: Some(Duration::from_secs(9)),
         };
         for standing in [unknown, Standing::Live, unknown] {
-            silence.end_what_is_unknown(standing, &policy, &streams);
+            silence.end_what_is_unknown(standing, 1, &policy, &streams);
             assert_eq!(handle.cut(), None);
         }
-        silence.end_what_is_unknown(unknown, &policy, &streams);
+        silence.end_what_is_unknown(unknown, 1, &policy, &streams);
         assert_eq!(handle.cut(), Some(Cut::Unknown));
     }
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
+use aws_lc_rs::digest::{SHA256, digest};
 use durward_policy::{Issuer, IssuerId, KeySet, KeySource, Keys, Policy};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
@@ -55,6 +56,8 @@ pub(crate) struct Status {
     pub(crate) successes: u64,
     pub(crate) failures: u64,
     changed_at: Option<SystemTime>,
+    /// Of what was read.
+    digest: Option<[u8; 32]>,
 }
 
 impl IssuerKeys {
@@ -62,13 +65,83 @@ impl IssuerKeys {
     /// the place.
     pub(crate) fn new(policy: &Policy, base: &Path) -> Result<Self, String> {
         let keys = Self {
-            slots: policy.issuers().iter().map(|issuer| Arc::new(Slot::new(issuer))).collect(),
+            slots: policy
+                .issuers()
+                .iter()
+                .map(|issuer| Arc::new(Slot::new(issuer)))
+                .collect(),
             own: Mutex::default(),
             base: base.to_owned(),
             client: JwksClient::new(),
         };
         keys.read_files(&keys.slots)?;
         Ok(keys)
+    }
+
+    /// The keys for another policy. An issuer of which it says the same keeps the keys that were
+    /// fetched for it, and whoever refreshes them; files and secrets are read again. The errors name
+    /// the issuers and the places.
+    pub(crate) fn successor(before: &Self, policy: &Policy, base: &Path) -> Result<Self, Vec<String>> {
+        let slot = |issuer: &Issuer| {
+            let known = before
+                .slots
+                .iter()
+                .find(|slot| slot.issuer.name() == issuer.name());
+            match known {
+                Some(slot) if slot.is_fetched_for(issuer) => Arc::clone(slot),
+                Some(slot) => Arc::new(Slot::counted(issuer, slot)),
+                None => Arc::new(Slot::new(issuer)),
+            }
+        };
+        let keys = Self {
+            slots: policy.issuers().iter().map(slot).collect(),
+            own: Mutex::default(),
+            base: base.to_owned(),
+            client: JwksClient::new(),
+        };
+        let errors: Vec<_> = keys
+            .slots
+            .iter()
+            .filter_map(|slot| keys.read_files(std::slice::from_ref(slot)).err())
+            .collect();
+        match errors.is_empty() {
+            true => Ok(keys),
+            false => Err(errors),
+        }
+    }
+
+    /// Fetches the keys of those issuers that have none yet, all within `timeout`.
+    pub(crate) async fn fetch_missing(&self, timeout: Duration) -> Result<(), Vec<String>> {
+        let missing = self.slots.iter().filter(|slot| slot.keys.load().is_none());
+        let fetches = missing.filter_map(|slot| match &slot.issuer.keys {
+            KeySource::JwksUrl { url, .. } => Some(async move {
+                let fetched = tokio::time::timeout(timeout, self.client.fetch(url)).await;
+                let bytes = fetched.unwrap_or_else(|_| Err("no answer in time".into()));
+                let read = bytes.and_then(|bytes| slot.replace(&bytes));
+                read.map_err(|error| format!("the keys of issuer {}: {error}", slot.issuer.name()))
+            }),
+            _ => None,
+        });
+        let results = futures_util::future::join_all(fetches).await;
+        let errors: Vec<_> = results.into_iter().filter_map(Result::err).collect();
+        match errors.is_empty() {
+            true => Ok(()),
+            false => Err(errors),
+        }
+    }
+
+    /// The issuers of both whose keys were read anew and are others now.
+    pub(crate) fn changed_since(&self, before: &Self) -> Vec<String> {
+        let changed = |slot: &&Arc<Slot>| {
+            let mut known = before.slots.iter();
+            known.any(|old| {
+                old.issuer.name() == slot.issuer.name()
+                    && !Arc::ptr_eq(old, slot)
+                    && old.status.lock().digest != slot.status.lock().digest
+            })
+        };
+        let named = |slot: &Arc<Slot>| format!("the keys of issuer {}", slot.issuer.name());
+        self.slots.iter().filter(changed).map(named).collect()
     }
 
     fn read_files(&self, slots: &[Arc<Slot>]) -> Result<(), String> {
@@ -98,7 +171,9 @@ impl IssuerKeys {
         let mut own = self.own.lock();
         let Some(own) = own.as_mut() else { return false };
         if own.has_changed().unwrap_or(false) {
-            let jwks = Arc::clone(&own.borrow_and_update());
+            // Borrowed meanwhile: nothing newer is published, and perhaps set by another generation,
+            // before this is.
+            let jwks = own.borrow_and_update();
             self.set_own(&jwks);
         }
         true
@@ -249,6 +324,30 @@ impl Slot {
         }
     }
 
+    /// The slot of an issuer that has changed: the counts go on.
+    fn counted(issuer: &Issuer, before: &Self) -> Self {
+        let slot = Self::new(issuer);
+        let counted = before.status.lock().clone();
+        *slot.status.lock() = Status {
+            successes: counted.successes,
+            failures: counted.failures,
+            ..Status::default()
+        };
+        slot
+    }
+
+    /// Whether its keys are handed over or fetched, and for an issuer of which the same is said. Its
+    /// place among the issuers and in the file do not matter: keys do not speak of it.
+    fn is_fetched_for(&self, issuer: &Issuer) -> bool {
+        let fetched = matches!(issuer.keys, KeySource::Own | KeySource::JwksUrl { .. });
+        let here = Issuer {
+            id: issuer.id,
+            place: issuer.place,
+            ..self.issuer.clone()
+        };
+        fetched && here == *issuer
+    }
+
     /// Takes what was read, if it is good, and remembers how it went.
     fn take(&self, bytes: Result<Vec<u8>, String>) -> bool {
         let result = bytes.and_then(|bytes| self.replace(&bytes));
@@ -272,6 +371,7 @@ impl Slot {
         self.keys.store(Some(Arc::new(keys)));
         self.generation.store(generation, Ordering::Release);
         status.read_at = Some(Instant::now());
+        status.digest = digest(&SHA256, bytes).as_ref().try_into().ok();
         status.successes += 1;
         Ok(())
     }

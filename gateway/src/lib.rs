@@ -47,6 +47,7 @@ mod grant_table;
 mod housekeeping;
 mod in_flight;
 mod issuer_keys;
+mod judged_again;
 mod jwks_fetch;
 mod listeners;
 mod live_streams;
@@ -59,6 +60,7 @@ mod problem;
 mod proof_cache;
 mod proxy;
 mod readiness;
+mod reloads;
 mod request_body;
 mod request_record;
 mod revocation_feed;
@@ -75,7 +77,10 @@ pub use assertion::AssertionConfig;
 pub use config::{AccessLogTarget, GatewayConfig, GatewaySections};
 pub use explain::{ExplainRequest, check_keys, explain_offline};
 pub use forward_auth::ForwardAuthConfig;
-pub use gateway::{Gateway, GatewayError, GatewayRevocations, OwnKeys, Shutdown, ShutdownTrigger};
+pub use gateway::{
+    Gateway, GatewayError, GatewayRevocations, OwnKeys, ReloadReport, Shutdown, ShutdownTrigger,
+    needs_restart,
+};
 pub use revocation_feed::{MirrorLimits, RevocationFeed};
 pub use upstream_config::{
     Balance, ClientCertificate, EjectionConfig, FixedHeader, HealthCheckConfig, Protocol, RetryConfig,

@@ -1,6 +1,6 @@
-//! The authenticated requests that are open, and how they are ended.
+//! The permitted requests that are open, and how they are ended.
 //!
-//! Every one of them is here from the decision to its last byte, so that no long response, upload,
+//! Every one of them is here, those of public routes too, which a change of the configuration may end, from the decision to its last byte, so that no long response, upload,
 //! event stream or WebSocket outlives its credential. Coming and going is a slot in this thread's
 //! slab under a lock that nobody else asks for; the rare ban looks through them all.
 
@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use slab::Slab;
 
 use crate::deadlines::Deadlines;
+use crate::judged_again::{RequestHead, Standing, Verdict};
 use crate::sharded::{Counters, Padded, SHARDS, shard};
 
 /// Why an open request was ended.
@@ -34,12 +35,14 @@ pub(crate) enum Cut {
     FirstByteTimeout,
     /// Its body did not arrive in time.
     BodyTimeout,
+    /// The configuration changed, and no longer permits it.
+    PolicyChanged,
     /// The gateway ends, and its grace is over.
     Shutdown,
 }
 
 impl Cut {
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Revoked(Cause::Token),
         Self::Revoked(Cause::Session),
         Self::Revoked(Cause::User),
@@ -54,6 +57,7 @@ impl Cut {
         Self::TotalTimeout,
         Self::FirstByteTimeout,
         Self::BodyTimeout,
+        Self::PolicyChanged,
         Self::Shutdown,
     ];
 
@@ -67,6 +71,7 @@ impl Cut {
             Self::TotalTimeout => "upstream_total_timeout",
             Self::FirstByteTimeout => "upstream_first_byte_timeout",
             Self::BodyTimeout => "body_timeout",
+            Self::PolicyChanged => "policy_changed",
             Self::Shutdown => "shutdown",
         }
     }
@@ -136,12 +141,28 @@ impl RequestHandle {
 #[derive(Debug)]
 struct Live {
     handle: Arc<RequestHandle>,
-    principal: Principal,
-    route: RouteId,
-    ends_at: UnixSeconds,
+    standing: Standing,
+    /// The number of the generation that it is forwarded by.
+    begun_by: u64,
+    /// The number of the generation that it was last judged by, of which the route is.
+    judged_by: u64,
+    head: RequestHead,
 }
 
-/// The open authenticated requests.
+impl Live {
+    fn principal(&self) -> Option<&Principal> {
+        self.standing.principal.as_ref()
+    }
+}
+
+/// What came of judging all that is open again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct JudgedAgain {
+    pub(crate) kept: usize,
+    pub(crate) ended: usize,
+}
+
+/// The open permitted requests.
 #[derive(Debug)]
 pub(crate) struct LiveStreams {
     shards: [Padded<Mutex<Slab<Live>>>; SHARDS],
@@ -165,6 +186,30 @@ pub(crate) struct Registration {
     key: usize,
 }
 
+impl Registration {
+    /// The request was judged again, by the generation of this number.
+    pub(crate) fn judged_by(&self, generation: u64, handle: &Arc<RequestHandle>, standing: Standing) {
+        let mut shard = self.streams.shards[self.shard].0.lock();
+        move_to(&mut shard, self.key, handle, standing, generation);
+    }
+}
+
+/// Notes what an open request is under another generation; nothing where it has ended meanwhile.
+fn move_to(
+    shard: &mut Slab<Live>,
+    key: usize,
+    handle: &Arc<RequestHandle>,
+    standing: Standing,
+    generation: u64,
+) {
+    if let Some(live) = shard.get_mut(key)
+        && Arc::ptr_eq(&live.handle, handle)
+    {
+        live.standing = standing;
+        live.judged_by = generation;
+    }
+}
+
 impl Drop for Registration {
     fn drop(&mut self) {
         self.streams.shards[self.shard].0.lock().try_remove(self.key);
@@ -172,7 +217,8 @@ impl Drop for Registration {
 }
 
 impl LiveStreams {
-    /// Enters a request that `principal` may make on `route` until `ends_at`.
+    /// Enters a request of a user's on a route, for tests that have no header.
+    #[cfg(test)]
     pub(crate) fn register(
         self: &Arc<Self>,
         handle: &Arc<RequestHandle>,
@@ -180,13 +226,30 @@ impl LiveStreams {
         route: RouteId,
         ends_at: UnixSeconds,
     ) -> Registration {
+        let standing = Standing {
+            principal: Some(principal.clone()),
+            route,
+            ends_at,
+        };
+        self.enter(handle, standing, 1, RequestHead::Answered)
+    }
+
+    /// Enters a request that was permitted by the generation of this number.
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        handle: &Arc<RequestHandle>,
+        standing: Standing,
+        generation: u64,
+        head: RequestHead,
+    ) -> Registration {
         handle.bound.store(true, Ordering::Relaxed);
         let shard = shard();
         let live = Live {
             handle: Arc::clone(handle),
-            principal: principal.clone(),
-            route,
-            ends_at,
+            standing,
+            begun_by: generation,
+            judged_by: generation,
+            head,
         };
         let key = self.shards[shard].0.lock().insert(live);
         Registration {
@@ -196,24 +259,80 @@ impl LiveStreams {
         }
     }
 
-    /// How many there are.
+    /// How many there are that somebody proved to be theirs.
     pub(crate) fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.0.lock().len()).sum()
+        let of_shard = |shard: &Padded<Mutex<Slab<Live>>>| {
+            let shard = shard.0.lock();
+            shard
+                .iter()
+                .filter(|(_, live)| live.principal().is_some())
+                .count()
+        };
+        self.shards.iter().map(of_shard).sum()
     }
 
     /// Ends every request whose principal `judge` condemns.
     pub(crate) fn end_where(&self, judge: impl Fn(&Principal) -> Option<Cause>) {
-        self.end_each(|live| judge(&live.principal).map(Cut::Revoked));
+        self.end_each(|live| judge(live.principal()?).map(Cut::Revoked));
     }
 
     /// Ends every request whose token's or key's time has passed at `now`.
     pub(crate) fn end_expired(&self, now: UnixSeconds) {
-        self.end_each(|live| (live.ends_at <= now).then_some(Cut::Expired));
+        self.end_each(|live| (live.standing.ends_at <= now).then_some(Cut::Expired));
     }
 
-    /// Ends every request on a route that does not bear what is unknown now.
-    pub(crate) fn end_unknown(&self, bears: impl Fn(RouteId) -> bool) {
-        self.end_each(|live| (!bears(live.route)).then_some(Cut::Unknown));
+    /// Ends every request with a credential on a route, of the generation of this number, that does
+    /// not bear what is unknown now.
+    pub(crate) fn end_unknown(&self, generation: u64, bears: impl Fn(RouteId) -> bool) {
+        self.end_each(|live| {
+            live.principal()?;
+            (live.judged_by == generation && !bears(live.standing.route)).then_some(Cut::Unknown)
+        });
+    }
+
+    /// Ends every request that is forwarded by the generation of this number.
+    pub(crate) fn end_generation(&self, number: u64) {
+        self.end_each(|live| (live.begun_by == number).then_some(Cut::PolicyChanged));
+    }
+
+    /// Judges every request again that was judged by another generation than that of this number, and
+    /// ends those that are refused.
+    pub(crate) fn judge_again(
+        &self,
+        generation: u64,
+        judge: impl Fn(&RequestHead) -> Verdict,
+    ) -> JudgedAgain {
+        let mut judged = JudgedAgain::default();
+        for shard in &self.shards {
+            // Judged without the lock: to prove a token takes longer than anybody should wait for it.
+            let open: Vec<_> = {
+                let shard = shard.0.lock();
+                let others = shard
+                    .iter()
+                    .filter(|(_, live)| live.judged_by != generation && !live.handle.is_asking());
+                others
+                    .map(|(key, live)| (key, Arc::clone(&live.handle), live.head.clone()))
+                    .collect()
+            };
+            for (key, handle, head) in open {
+                match judge(&head) {
+                    Verdict::Permitted(standing) => {
+                        move_to(&mut shard.0.lock(), key, &handle, standing, generation);
+                        judged.kept += 1;
+                    }
+                    Verdict::Left => judged.kept += 1,
+                    Verdict::Refused(rejection) => {
+                        tracing::debug!(
+                            reason = rejection.reason.code(),
+                            "an open request is no longer permitted"
+                        );
+                        self.end(&handle, Cut::PolicyChanged);
+                        judged.ended += 1;
+                    }
+                }
+            }
+        }
+        judged
     }
 
     /// Ends every request.
@@ -221,13 +340,16 @@ impl LiveStreams {
         self.end_each(|_| Some(cut));
     }
 
-    /// Each of them, with whose it is.
+    /// Each of them that has a principal, with whose it is.
     pub(crate) fn open(&self) -> Vec<(Arc<RequestHandle>, Principal)> {
         let mut open = Vec::new();
         for shard in &self.shards {
             let shard = shard.0.lock();
-            let pair = |(_, live): (usize, &Live)| (Arc::clone(&live.handle), live.principal.clone());
-            open.extend(shard.iter().map(pair));
+            let pair = |(_, live): (usize, &Live)| {
+                let principal = live.principal()?.clone();
+                Some((Arc::clone(&live.handle), principal))
+            };
+            open.extend(shard.iter().filter_map(pair));
         }
         open
     }
@@ -321,7 +443,7 @@ mod tests {
         let never = UnixSeconds(i64::MAX);
         let _strict = streams.register(&handles[0], &user("alice"), RouteId(0), never);
         let _lax = streams.register(&handles[1], &user("alice"), RouteId(1), never);
-        streams.end_unknown(|route| route == RouteId(1));
+        streams.end_unknown(1, |route| route == RouteId(1));
         assert_eq!(handles[0].cut(), Some(Cut::Unknown));
         assert_eq!(handles[1].cut(), None);
     }

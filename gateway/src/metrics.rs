@@ -202,7 +202,6 @@ impl Metrics {
             names.filter_map(of).collect(),
         )
     }
-
 }
 
 fn decision_family(routes: &[Arc<RouteCounts>]) -> MetricFamily {
@@ -397,16 +396,24 @@ mod tests {
         let second = metrics.of_routes(&one);
         count(&second[0]);
         let line = |route: &str, count: u64| {
-            format!("durward_auth_decisions_total{{route=\"{route}\",outcome=\"permitted\",reason=\"none\"}} {count}\n")
+            format!(
+                "durward_auth_decisions_total{{route=\"{route}\",outcome=\"permitted\",reason=\"none\"}} {count}\n"
+            )
         };
         let (old, api) = (first[0].name().to_owned(), second[0].name().to_owned());
         let text = text_of(&metrics);
-        assert!(text.contains(&line(&api, 2)) && text.contains(&line(&old, 1)), "{text}");
+        assert!(
+            text.contains(&line(&api, 2)) && text.contains(&line(&old, 1)),
+            "{text}"
+        );
         drop(first);
         let third = metrics.of_routes(&one);
         assert_eq!(third.len(), second.len());
         let text = text_of(&metrics);
-        assert!(text.contains(&line(&api, 2)) && !text.contains(&line(&old, 1)), "{text}");
+        assert!(
+            text.contains(&line(&api, 2)) && !text.contains(&line(&old, 1)),
+            "{text}"
+        );
     }
 
     fn text_of(metrics: &Metrics) -> String {

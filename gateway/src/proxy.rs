@@ -1,9 +1,10 @@
 //! Pingora's callbacks. Each hands over to the file whose subject it is.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use durward_policy::{Cors, Permit, Policy, Principal, Reason, Rejection, Route};
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
+use parking_lot::Mutex;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
@@ -35,6 +37,7 @@ use crate::in_flight::InFlight;
 use crate::live_streams::LiveStreams;
 use crate::metrics::Metrics;
 use crate::problem;
+use crate::reloads::Reloads;
 use crate::request_body::RequestBody;
 use crate::request_record::RequestRecord;
 use crate::upstream_request;
@@ -58,12 +61,40 @@ pub(crate) struct Shared {
     pub(crate) asked: ForwardAuthCounts,
     /// What else of the process the admin listener shows.
     pub(crate) neighbours: OnceLock<Registry>,
+    /// How reloads went.
+    pub(crate) reloads: Reloads,
+    /// The generations before the current one that open requests are still forwarded by.
+    pub(crate) older: Mutex<VecDeque<Weak<Generation>>>,
 }
+
+/// How many older generations open requests may be forwarded by. When there are more, the requests of
+/// the oldest are ended.
+const MAX_OLDER_GENERATIONS: usize = 64;
 
 impl Shared {
     /// The generation that new requests are of.
     pub(crate) fn current(&self) -> Arc<Generation> {
         self.generation.load_full()
+    }
+
+    /// Has new requests judged and forwarded by `next`.
+    pub(crate) fn take_over(&self, next: &Arc<Generation>) {
+        let before = self.generation.swap(Arc::clone(next));
+        self.changes.send_replace(next.number);
+        let mut older = self.older.lock();
+        older.retain(|generation| generation.strong_count() > 0);
+        older.push_back(Arc::downgrade(&before));
+        drop(before);
+        while older.len() > MAX_OLDER_GENERATIONS {
+            if let Some(oldest) = older.pop_front().and_then(|oldest| oldest.upgrade()) {
+                self.streams.end_generation(oldest.number);
+            }
+        }
+    }
+
+    /// Whether new requests are of this generation.
+    pub(crate) fn is_current(&self, generation: &Generation) -> bool {
+        self.generation.load().number == generation.number
     }
 
     /// Changes after each change of the generation.
@@ -193,7 +224,7 @@ impl ProxyHttp for GatewayProxy {
         is_last: bool,
         record: &mut Box<RequestRecord>,
     ) -> pingora::Result<()> {
-        let Some(limits) = limits(record) else {
+        let Some(limits) = limits(record).copied() else {
             return Error::e_explain(ErrorType::InternalError, "no permit");
         };
         if session.was_upgraded() {
@@ -201,7 +232,7 @@ impl ProxyHttp for GatewayProxy {
         }
         let length = piece.as_ref().map_or(0, Bytes::len);
         let deadlines = record.handle.deadlines();
-        let counted = record.body.piece(session, length, is_last, limits, deadlines);
+        let counted = record.body.piece(session, length, is_last, &limits, deadlines);
         if let (true, Some(first_byte)) = (is_last, limits.first_byte) {
             deadlines.set_first_byte(clock::now() + first_byte);
         }

@@ -14,6 +14,7 @@ use crate::{auth_admin, demo, news, running};
 pub async fn run(file: ConfigFile) -> Result<(), Failure> {
     let LoadedAuth { control, auth, redis } = configuration::load_auth(&file.config)?;
     let (shutdown, _trigger) = Shutdown::on_signals().map_err(Failure::failed)?;
+    running::ignore_hangup().map_err(Failure::failed)?;
     let socket = ControlSocket::bind(&control).map_err(|error| running::control_failure(&control, &error))?;
     let listener = demo::listen(auth.listen).await?;
     let admin = match auth.admin {

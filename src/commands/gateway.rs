@@ -10,6 +10,7 @@ use crate::cli::ConfigFile;
 use crate::configuration::{self, Loaded, Role};
 use crate::control::{self, server::ControlSocket};
 use crate::exit::Failure;
+use crate::reload::Reloader;
 use crate::shutdown::Shutdown;
 use crate::{news, running};
 
@@ -20,6 +21,8 @@ pub async fn run(file: ConfigFile) -> Result<(), Failure> {
         gateway,
         policy,
         redis,
+        reload,
+        document,
         ..
     } = configuration::load_or_fail(&file.config, Role::GatewayAlone)?;
     let (shutdown, _trigger) = Shutdown::on_signals().map_err(Failure::failed)?;
@@ -36,7 +39,11 @@ pub async fn run(file: ConfigFile) -> Result<(), Failure> {
     let gateway = Arc::new(gateway);
 
     let socket = ControlSocket::bind(&control).map_err(|error| running::control_failure(&control, &error))?;
-    let router = control::explain::router(Arc::clone(&gateway)).fallback(control::explain::not_here);
+    let reloader = Reloader::new(&file.config, Role::GatewayAlone, &gateway, document, reload.watch);
+    reloader.start(&shutdown).map_err(Failure::failed)?;
+    let router = control::explain::router(Arc::clone(&gateway))
+        .merge(control::reload::router(reloader))
+        .fallback(control::explain::not_here);
     let control = tokio::spawn(socket.serve(router, shutdown.clone()));
     for address in gateway.listen_addresses() {
         super::say(format_args!("gateway on http://{address}"));

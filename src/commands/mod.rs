@@ -9,6 +9,7 @@ pub mod gateway;
 pub mod keys;
 pub mod migrate;
 pub mod reach;
+pub mod reload;
 pub mod revoke;
 pub mod sessions;
 pub mod time;

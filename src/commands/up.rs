@@ -17,6 +17,7 @@ use crate::demo::{self, DemoConfig, DemoUser};
 use crate::exit::Failure;
 use crate::loopback::first_exposed;
 use crate::news::{self, InProcess, Publishing};
+use crate::reload::Reloader;
 use crate::shutdown::Shutdown;
 use crate::{banner, running};
 
@@ -32,6 +33,8 @@ pub async fn run(file: ConfigFile) -> Result<(), Failure> {
         policy,
         redis,
         demo,
+        reload,
+        document,
     } = configuration::load_or_fail(&file.config, Role::Whole)?;
     let auth = auth.ok_or_else(|| {
         Failure::No(format!(
@@ -56,9 +59,12 @@ pub async fn run(file: ConfigFile) -> Result<(), Failure> {
     gateway.show_metrics_of(registry);
     let gateway = Arc::new(gateway);
 
+    let reloader = Reloader::new(&file.config, Role::Whole, &gateway, document, reload.watch);
+    reloader.start(&shutdown).map_err(Failure::failed)?;
     let router = service
         .control_router()
-        .merge(control::explain::router(Arc::clone(&gateway)));
+        .merge(control::explain::router(Arc::clone(&gateway)))
+        .merge(control::reload::router(reloader));
     // What open requests of the gateway still need ends only after its drain.
     let (drained, stop) = Shutdown::by_hand();
     let control_server = tokio::spawn(socket.serve(router, drained.clone()));

@@ -5,4 +5,5 @@
 
 pub mod client;
 pub mod explain;
+pub mod reload;
 pub mod server;

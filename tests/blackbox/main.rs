@@ -30,6 +30,7 @@ mod paths;
 mod postgres;
 mod publisher_metrics;
 mod real_backends;
+mod reload;
 mod requests;
 mod revoke;
 mod rewriting;

@@ -74,6 +74,15 @@ impl Socket {
         open
     }
 
+    /// Whether something has arrived that is not its end.
+    pub fn is_open_and_readable(&mut self) -> bool {
+        let stream = self.0.get_ref();
+        stream.set_nonblocking(true).unwrap();
+        let read = stream.peek(&mut [0]);
+        stream.set_nonblocking(false).unwrap();
+        matches!(read, Ok(1..))
+    }
+
     /// Reads until the other side is gone, whether it said goodbye or not.
     #[track_caller]
     pub fn wait_until_gone(mut self) {

@@ -1,10 +1,12 @@
-//! A real PostgreSQL server: one for each test binary, one database for each test.
+//! A real PostgreSQL server: one for each test binary, one database for each test; and servers of
+//! other kinds for the tests that ask for one.
 //!
-//! The server lives in a folder of its own, listens on a Unix socket there and nowhere else, and
-//! ends with the test binary, however that ends: a shell that holds the other end of a pipe
-//! watches over it.
+//! A server lives in a folder of its own, listens on a Unix socket there, and nowhere else unless it
+//! is asked for with a port, and ends with the test binary, however that ends: a shell that holds the other end of
+//! a pipe watches over it.
 
 use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -14,6 +16,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 const DEBIAN_VERSIONS: &str = "/usr/lib/postgresql";
 /// Whom the server runs as where the tests run as root, which PostgreSQL refuses.
 const UNPRIVILEGED: &str = "nobody";
+/// Of the servers that have no port: it names their socket.
+const DEFAULT_PORT: u16 = 5432;
 /// The superuser of the server, who needs no password.
 pub const OWNER: &str = "durward";
 
@@ -22,7 +26,7 @@ pub const OWNER: &str = "durward";
 const WATCH: &str = r#"
 set -eu
 trap '' INT TERM HUP
-bin=$1
+bin=$1 kind=$2 port=$3
 umask 077
 home=$(mktemp -d "${TMPDIR:-/tmp}/durward-postgres-XXXXXX")
 trap 'rm -rf "$home"' EXIT
@@ -33,11 +37,33 @@ echo "local all +with_password scram-sha-256" >hba
 cat data/pg_hba.conf >>hba
 mv hba data/pg_hba.conf
 chmod 755 "$home"
-"$bin/postgres" -D data -k "$home" -c listen_addresses= -c unix_socket_permissions=0777 \
-    -c fsync=off -c full_page_writes=off -c max_connections=400 >>log 2>&1 &
+first='CREATE ROLE with_password'
+case $kind in
+plain) set -- -c listen_addresses= ;;
+exposed) set -- -c listen_addresses=127.0.0.1 ;;
+tls)
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout authority.key \
+        -out authority.pem -days 2 -subj /CN=authority >>log 2>&1 || fail
+    openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout server.key \
+        -out server.csr -subj /CN=localhost >>log 2>&1 || fail
+    echo subjectAltName=DNS:localhost >extensions
+    openssl x509 -req -in server.csr -CA authority.pem -CAkey authority.key -CAcreateserial \
+        -out server.pem -days 2 -extfile extensions >>log 2>&1 || fail
+    chmod 644 authority.pem
+    set -- -c listen_addresses=127.0.0.1 -c ssl=on -c ssl_cert_file="$home/server.pem" \
+        -c ssl_key_file="$home/server.key"
+    ;;
+standby)
+    touch data/standby.signal
+    first='SELECT 1'
+    set -- -c listen_addresses=
+    ;;
+esac
+"$bin/postgres" -D data -k "$home" -p "$port" -c unix_socket_permissions=0777 \
+    -c fsync=off -c full_page_writes=off -c max_connections=400 "$@" >>log 2>&1 &
 server=$!
 n=0
-until "$bin/psql" -h "$home" -U durward -d postgres -c 'CREATE ROLE with_password' >>log 2>&1; do
+until "$bin/psql" -h "$home" -p "$port" -U durward -d postgres -c "$first" >>log 2>&1; do
     n=$((n + 1))
     [ "$n" -lt 300 ] && kill -0 "$server" 2>/dev/null || fail
     sleep 0.1
@@ -48,11 +74,25 @@ kill -QUIT "$server"
 wait "$server" || true
 "#;
 
+/// What a server is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It writes, and listens on its Unix socket alone.
+    Plain,
+    /// It listens on a port of 127.0.0.1 too, and speaks no TLS there.
+    Exposed,
+    /// It listens on a port of 127.0.0.1 too, and has a certificate there for `localhost`.
+    Tls,
+    /// It follows another server, that is not there, and can only be read.
+    Standby,
+}
+
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
     binaries: PathBuf,
     home: PathBuf,
+    port: u16,
     /// Closed by the operating system when this process ends, which ends the server.
     _lifeline: ChildStdin,
     _watch: Child,
@@ -72,15 +112,25 @@ pub struct Database {
 /// Where PostgreSQL is not installed or does not start: a test that needs it must not pass without.
 pub fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
-    SERVER.get_or_init(Server::start)
+    SERVER.get_or_init(|| Server::start(Kind::Plain))
 }
 
 impl Server {
-    fn start() -> Self {
+    /// Starts a server.
+    ///
+    /// # Panics
+    ///
+    /// As [`server`] does.
+    pub fn start(kind: Kind) -> Self {
+        let port = match kind {
+            Kind::Plain | Kind::Standby => DEFAULT_PORT,
+            Kind::Exposed | Kind::Tls => free_port(),
+        };
         let binaries = binaries().expect("PostgreSQL is needed: apt-get install postgresql");
         let mut watch = as_unprivileged()
             .args(["sh", "-c", WATCH, "watch"])
             .arg(&binaries)
+            .args([kind.name(), &port.to_string()])
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -93,6 +143,7 @@ impl Server {
         Self {
             binaries,
             home: home.trim_end().into(),
+            port,
             _lifeline: lifeline,
             _watch: watch,
         }
@@ -113,6 +164,26 @@ impl Server {
         ));
     }
 
+    /// Where the certificate is of the authority that a [`Kind::Tls`] server's was made by.
+    pub fn authority(&self) -> PathBuf {
+        self.home.join("authority.pem")
+    }
+
+    /// Its port, where it has one.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The database that every server has, over the Unix socket, as `auth.database` wants it.
+    pub fn url(&self) -> String {
+        self.url_of("postgres", OWNER)
+    }
+
+    fn url_of(&self, database: &str, role: &str) -> String {
+        let (port, home) = (self.port, self.home.display());
+        format!("postgres://{role}@localhost:{port}/{database}?host={home}")
+    }
+
     /// Runs a statement as the server's owner.
     pub fn run(&self, sql: &str) {
         let done = self.tool("psql").args(["-d", "postgres", "-qc", sql]).output();
@@ -122,6 +193,7 @@ impl Server {
     fn tool(&self, name: &str) -> Command {
         let mut command = Command::new(self.binaries.join(name));
         command.arg("-h").arg(&self.home).args(["-U", OWNER]);
+        command.args(["-p", &self.port.to_string()]);
         command
     }
 }
@@ -134,11 +206,7 @@ impl Database {
 
     /// The same for another role.
     pub fn url_as(&self, role: &str) -> String {
-        format!(
-            "postgres://{role}@localhost/{}?host={}",
-            self.name,
-            self.server.home.display()
-        )
+        self.server.url_of(&self.name, role)
     }
 
     /// Ends every connection to it and lets nobody in: to its clients the server is down.
@@ -186,6 +254,25 @@ impl Drop for Database {
             .args(["-d", "postgres", "-qc", &sql])
             .output();
     }
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Exposed => "exposed",
+            Self::Tls => "tls",
+            Self::Standby => "standby",
+        }
+    }
+}
+
+/// A port that nobody has at the moment: PostgreSQL cannot be asked to choose.
+fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .and_then(|listener| listener.local_addr())
+        .expect("a free port")
+        .port()
 }
 
 /// The folder of the newest version's binaries.
@@ -242,7 +329,7 @@ mod tests {
     fn each_test_has_a_database_of_its_own() {
         let (one, other) = (server().database(), server().database());
         assert_ne!(one.name(), other.name());
-        assert!(one.url().starts_with("postgres://durward@localhost/test_"));
+        assert!(one.url().starts_with("postgres://durward@localhost:5432/test_"));
         assert!(one.dump().contains("PostgreSQL database dump"));
     }
 }

@@ -47,7 +47,7 @@ pub(crate) async fn migrate(config: &DatabaseConfig) -> Result<Vec<Migration>, O
         }
         DatabaseConfig::Postgres(server) => {
             let mut connection = connect(server).await?;
-            postgres::check_version(&mut connection).await?;
+            postgres::check_server(&mut connection).await?;
             let applied = migrate_postgres(&mut connection).await;
             // Where it failed, the lock goes with the connection.
             connection.close().await?;
@@ -62,7 +62,7 @@ pub(crate) async fn pending(config: &DatabaseConfig) -> Result<Vec<Migration>, O
         DatabaseConfig::Sqlite(path) => pending_of_file(path).await,
         DatabaseConfig::Postgres(server) => {
             let mut connection = connect(server).await?;
-            postgres::check_version(&mut connection).await?;
+            postgres::check_server(&mut connection).await?;
             let is_new: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NULL")
                 .fetch_one(&mut connection)
                 .await?;

@@ -62,14 +62,19 @@ pub(super) fn options(config: &PostgresConfig) -> Result<PgConnectOptions, OpenE
     Ok(options)
 }
 
-/// Refuses a server that is too old.
-pub(super) async fn check_version(connection: &mut PgConnection) -> Result<(), OpenError> {
-    let (number, name): (String, String) =
-        sqlx::query_as("SELECT current_setting('server_version_num'), current_setting('server_version')")
-            .fetch_one(connection)
-            .await?;
+/// Refuses a server that is too old, or one on which nothing can be brought up to date.
+pub(super) async fn check_server(connection: &mut PgConnection) -> Result<(), OpenError> {
+    let (number, name, is_standby): (String, String, bool) = sqlx::query_as(
+        "SELECT current_setting('server_version_num'), current_setting('server_version'),
+         pg_is_in_recovery()",
+    )
+    .fetch_one(connection)
+    .await?;
     if number.parse().unwrap_or(0) < OLDEST * 10_000 {
         return Err(OpenError::TooOld(name, OLDEST));
+    }
+    if is_standby {
+        return Err(OpenError::Sql(standby()));
     }
     Ok(())
 }
@@ -88,7 +93,7 @@ async fn check_session(connection: &mut PgConnection) -> Result<(), sqlx::Error>
     .fetch_one(connection)
     .await?;
     if is_standby {
-        return Err(sqlx::Error::Protocol("the server is a standby".to_owned()));
+        return Err(standby());
     }
     match commits.as_str() {
         "off" | "local" => Err(sqlx::Error::Protocol(
@@ -96,6 +101,10 @@ async fn check_session(connection: &mut PgConnection) -> Result<(), sqlx::Error>
         )),
         _ => Ok(()),
     }
+}
+
+fn standby() -> sqlx::Error {
+    sqlx::Error::Protocol("the server is a standby".to_owned())
 }
 
 async fn warn_of_lost_commits(connection: &mut PgConnection) -> Result<(), sqlx::Error> {

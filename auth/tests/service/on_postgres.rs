@@ -3,4 +3,6 @@
 #[path = "main.rs"]
 mod suite;
 
+mod doubtful_servers;
+
 use suite::support;

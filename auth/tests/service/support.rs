@@ -226,6 +226,8 @@ pub fn grants(news: &[News]) -> impl Iterator<Item = Grant> {
 pub struct Plan {
     pub folder: Arc<Folder>,
     pub store: Arc<Store>,
+    /// Where the service is told to keep its rows: the store's URL.
+    pub database: String,
     pub clock: Arc<ManualClock>,
     pub extra: String,
     pub cost: PasswordCost,
@@ -234,9 +236,11 @@ pub struct Plan {
 
 impl Default for Plan {
     fn default() -> Self {
+        let store = Store::new();
         Self {
             folder: Arc::new(Folder::new()),
-            store: Arc::new(Store::new()),
+            database: store.url(),
+            store: Arc::new(store),
             clock: Arc::new(ManualClock::new()),
             extra: String::new(),
             cost: CHEAP,
@@ -257,8 +261,7 @@ impl Plan {
     pub fn config(&self) -> AuthConfig {
         let text = format!(
             "listen: 127.0.0.1:0\nissuer: {ISSUER}\naudience: example\ndatabase: \"{}\"\nkeys: keys\n{}",
-            self.store.url(),
-            self.extra
+            self.database, self.extra
         );
         let document = Document::parse("test", &text).unwrap();
         let mut diagnostics = Diagnostics::default();
@@ -285,6 +288,7 @@ impl Plan {
         Self {
             folder: Arc::clone(&self.folder),
             store: Arc::clone(&self.store),
+            database: self.database.clone(),
             clock: Arc::clone(&self.clock),
             extra: self.extra.clone(),
             cost: self.cost,

@@ -9,7 +9,7 @@ use crate::demo::{DemoConfig, DemoUser};
 /// Where everything listens.
 pub struct Places<'a> {
     /// The edge.
-    pub edge: Vec<SocketAddr>,
+    pub edge: Vec<String>,
     /// Where other proxies ask.
     pub forward_auth: Option<SocketAddr>,
     /// Metrics and health.
@@ -27,7 +27,7 @@ pub fn print(config: &Path, places: &Places<'_>, new_users: &[DemoUser]) {
     places
         .edge
         .iter()
-        .for_each(|address| say(format_args!("gateway   http://{address}")));
+        .for_each(|url| say(format_args!("gateway   {url}")));
     if let Some(address) = places.forward_auth {
         say(format_args!("ask at    http://{address}/auth/"));
     }
@@ -55,11 +55,11 @@ pub fn print(config: &Path, places: &Places<'_>, new_users: &[DemoUser]) {
             .for_each(|user| say(format_args!("  {:<6} {}", user.username, user.password)));
     }
     if demo.passwords.exists() {
-        say(lines_to_paste(config, *edge, demo));
+        say(lines_to_paste(config, edge, demo));
     }
 }
 
-fn lines_to_paste(config: &Path, edge: SocketAddr, demo: &DemoConfig) -> String {
+fn lines_to_paste(config: &Path, edge: &str, demo: &DemoConfig) -> String {
     let durward = std::env::current_exe().map_or_else(|_| "durward".into(), |path| as_typed(&path));
     let (config, passwords) = (config.display(), demo.passwords.display());
     format!(
@@ -67,14 +67,14 @@ fn lines_to_paste(config: &Path, edge: SocketAddr, demo: &DemoConfig) -> String 
 Paste into another terminal, in this folder:
 
   PASSWORD=$(awk '$1 == "alice" {{ print $2 }}' {passwords})
-  LOGIN=$(curl -s http://{edge}/auth/login -H 'Content-Type: application/json' -d "{{\"username\":\"alice\",\"password\":\"$PASSWORD\"}}")
+  LOGIN=$(curl -s {edge}/auth/login -H 'Content-Type: application/json' -d "{{\"username\":\"alice\",\"password\":\"$PASSWORD\"}}")
   TOKEN=$(printf '%s' "$LOGIN" | sed 's/.*"access_token":"\([^"]*\)".*/\1/')
-  curl -s http://{edge}/api/me -H "Authorization: Bearer $TOKEN"; echo
+  curl -s {edge}/api/me -H "Authorization: Bearer $TOKEN"; echo
   ALICE=$({durward} user list --config {config} | awk '$1 == "alice" {{ print $2 }}')
-  curl -s http://{edge}/images/$ALICE/hello.png -H "Authorization: Bearer $TOKEN" -o hello.png -w '%{{http_code}} %{{content_type}}\n'
+  curl -s {edge}/images/$ALICE/hello.png -H "Authorization: Bearer $TOKEN" -o hello.png -w '%{{http_code}} %{{content_type}}\n'
   {durward} ban alice --config {config}
-  curl -s http://{edge}/api/me -H "Authorization: Bearer $TOKEN"; echo
-  printf '%s' "$TOKEN" | {durward} explain GET http://{edge}/api/me --token - --config {config}
+  curl -s {edge}/api/me -H "Authorization: Bearer $TOKEN"; echo
+  printf '%s' "$TOKEN" | {durward} explain GET {edge}/api/me --token - --config {config}
   {durward} unban alice --config {config}
 
 Ctrl-C stops everything."#

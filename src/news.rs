@@ -83,7 +83,8 @@ pub fn follow(
 /// What people call a gateway: its machine, and where it listens.
 fn name_of(config: &GatewayConfig) -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let listen = config.listen.first().map(ToString::to_string).unwrap_or_default();
+    let listen = config.listen.first().map(|listener| listener.address.to_string());
+    let listen = listen.unwrap_or_default();
     format!("{} {listen}", host.trim())
 }
 

@@ -27,7 +27,7 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The top-level keys that can change while the gateway runs. Every other that differs is a reason to
 /// refuse the file, named in the refusal.
-pub const RELOADABLE: [&str; 11] = [
+pub const RELOADABLE: [&str; 12] = [
     // Who may ask there, not where.
     "forward_auth",
     "identity_headers",
@@ -40,6 +40,7 @@ pub const RELOADABLE: [&str; 11] = [
     "routes",
     "service_headers",
     "strip",
+    "trusted_proxies",
     "upstreams",
 ];
 

@@ -11,6 +11,7 @@ use prometheus::proto::{MetricFamily, MetricType};
 
 use crate::decision::Known;
 use crate::generation::Generation;
+use crate::listener_tls;
 use crate::lookup::Lookups;
 use crate::metrics::{counter, encode, family, gauge, histogram, single_counter, single_gauge};
 use crate::proxy::Shared;
@@ -102,6 +103,7 @@ fn families(shared: &Shared) -> Vec<MetricFamily> {
     families.extend(key_families(&generation));
     families.extend(cache_families(&generation));
     families.extend(shared.asked.families());
+    families.extend(listener_tls::families(&shared.tls));
     families.extend(shared.assertions.iter().map(|assertions| {
         single_counter(
             "durward_assertions_signed_total",

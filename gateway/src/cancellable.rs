@@ -20,6 +20,7 @@ use tokio::time::{Sleep, sleep, sleep_until};
 
 use crate::clock;
 use crate::deadlines::{Consequence, Deadlines, Late};
+use crate::http2;
 use crate::live_streams::{Cut, LiveStreams, RequestHandle};
 
 thread_local! {
@@ -40,15 +41,33 @@ pub(crate) struct Cancellable<P> {
     inner: Arc<P>,
     streams: Arc<LiveStreams>,
     header_timeout: Duration,
+    server_options: HttpServerOptions,
+    max_header_bytes: usize,
 }
 
 impl<P> Cancellable<P> {
-    pub(crate) fn new(inner: P, streams: Arc<LiveStreams>, header_timeout: Duration) -> Self {
+    /// One that speaks HTTP/1.1, and HTTP/2 where TLS agreed on it.
+    pub(crate) fn new(
+        inner: Arc<P>,
+        streams: Arc<LiveStreams>,
+        header_timeout: Duration,
+        max_header_bytes: usize,
+    ) -> Self {
+        let mut server_options = HttpServerOptions::default();
+        server_options.h2_idle_timeout = Some(http2::IDLE_TIMEOUT);
         Self {
-            inner: Arc::new(inner),
+            inner,
             streams,
             header_timeout,
+            server_options,
+            max_header_bytes,
         }
+    }
+
+    /// Whether a plain connection that begins as one of HTTP/2 is taken for that (RFC 9113 section 3.3).
+    pub(crate) fn with_prior_knowledge(mut self, http2: bool) -> Self {
+        self.server_options.h2c = http2;
+        self
     }
 }
 
@@ -76,11 +95,11 @@ impl<P: HttpServerApp + Send + Sync + 'static> HttpServerApp for Cancellable<P> 
     }
 
     fn h2_options(&self) -> Option<H2Options> {
-        self.inner.h2_options()
+        Some(http2::options(self.max_header_bytes))
     }
 
     fn server_options(&self) -> Option<&HttpServerOptions> {
-        self.inner.server_options()
+        Some(&self.server_options)
     }
 
     async fn http_cleanup(&self) {

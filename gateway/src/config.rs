@@ -7,7 +7,9 @@ use std::time::Duration;
 use durward_config::{Diagnostics, Node, Place, Section, Value};
 
 use crate::assertion::{AssertionConfig, compile_assertion};
+use crate::client_address::{TrustedProxies, compile_trusted_proxies};
 use crate::forward_auth::{ForwardAuthConfig, compile_forward_auth};
+use crate::listener_config::{ListenerConfig, compile_listen};
 use crate::secret::resolve;
 use crate::upstream_config::{UpstreamConfig, compile_upstreams};
 
@@ -18,8 +20,6 @@ const DEFAULT_PROOF_CACHE: u64 = 64 << 20;
 const DEFAULT_HEADER_BYTES: u64 = 32 << 10;
 const DEFAULT_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_KEEPALIVE_POOL: usize = 256;
-/// Largest number of listening addresses.
-const MAX_LISTENERS: usize = 32;
 
 /// The top-level keys of the configuration file that are the gateway's.
 #[derive(Clone, Copy, Debug, Default)]
@@ -48,6 +48,8 @@ pub struct GatewaySections<'a> {
     pub max_header_bytes: Option<&'a Node>,
     /// `header_timeout`: from the first byte of a request to the end of its header section.
     pub header_timeout: Option<&'a Node>,
+    /// `trusted_proxies`: whose word about the client is taken.
+    pub trusted_proxies: Option<&'a Node>,
     /// Where the file begins: the place of what is missing.
     pub place: Place,
 }
@@ -68,6 +70,7 @@ impl<'a> GatewaySections<'a> {
             upstream_keepalive_pool: section.optional("upstream_keepalive_pool"),
             max_header_bytes: section.optional("max_header_bytes"),
             header_timeout: section.optional("header_timeout"),
+            trusted_proxies: section.optional("trusted_proxies"),
             place: section.place(),
         }
     }
@@ -91,7 +94,7 @@ pub struct GatewayConfig {
     /// The configuration file's folder, to which the policy's paths are relative.
     pub base: PathBuf,
     /// Where users talk to it; at least one.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<ListenerConfig>,
     /// Where metrics and health are; nowhere if absent.
     pub admin: Option<SocketAddr>,
     /// Where other proxies ask; nowhere if absent.
@@ -114,6 +117,8 @@ pub struct GatewayConfig {
     pub max_header_bytes: usize,
     /// From the first byte of a request to the end of its header section.
     pub header_timeout: Duration,
+    /// Whose word about the client is taken.
+    pub trusted_proxies: TrustedProxies,
 }
 
 impl GatewayConfig {
@@ -137,13 +142,14 @@ impl GatewayConfig {
             upstream_keepalive_pool,
             max_header_bytes,
             header_timeout,
+            trusted_proxies,
             place,
         } = sections;
         let mut found = Diagnostics::default();
         let d = &mut found;
         let config = Self {
             base: base.to_owned(),
-            listen: compile_listen(listen, place, d),
+            listen: compile_listen(listen, place, base, d),
             admin: admin.and_then(|node| node.socket_address("admin", d)),
             forward_auth: compile_forward_auth(forward_auth, d),
             assertion: compile_assertion(assertion, base, d),
@@ -186,8 +192,9 @@ impl GatewayConfig {
                 DEFAULT_HEADER_TIMEOUT,
                 d,
             ),
+            trusted_proxies: compile_trusted_proxies(trusted_proxies, d),
         };
-        config.check_addresses(listen, admin, d);
+        config.check_admin(admin, d);
         config.check_forward_auth(forward_auth, d);
         config.check_assertion(assertion, d);
         let failed = found.has_errors();
@@ -231,7 +238,7 @@ impl GatewayConfig {
             return;
         };
         let address = forward_auth.listen;
-        if address.port() != 0 && (self.listen.contains(&address) || self.admin == Some(address)) {
+        if address.port() != 0 && (self.is_edge(address) || self.admin == Some(address)) {
             let message = format!("`forward_auth` is on another listener's address {address}");
             diagnostics.error(
                 node.place,
@@ -241,54 +248,19 @@ impl GatewayConfig {
         }
     }
 
-    fn check_addresses(&self, listen: Option<&Node>, admin: Option<&Node>, diagnostics: &mut Diagnostics) {
-        for (index, address) in self.listen.iter().enumerate() {
-            if address.port() != 0 && self.listen[..index].contains(address) {
-                let place = listen.map(|node| node.place).unwrap_or_default();
-                diagnostics.error(
-                    place,
-                    format!("`listen` names {address} twice"),
-                    "remove one of them",
-                );
-            }
-        }
+    fn check_admin(&self, admin: Option<&Node>, diagnostics: &mut Diagnostics) {
         if let (Some(node), Some(address)) = (admin, self.admin)
             && address.port() != 0
-            && self.listen.contains(&address)
+            && self.is_edge(address)
         {
             let message = format!("`admin` is on the edge listener {address}");
             diagnostics.error(node.place, message, "give it an address that users cannot reach");
         }
     }
-}
 
-fn compile_listen(node: Option<&Node>, place: Place, diagnostics: &mut Diagnostics) -> Vec<SocketAddr> {
-    let Some(node) = node else {
-        diagnostics.error(place, "`listen` is missing", "write `listen: 127.0.0.1:8080`");
-        return Vec::new();
-    };
-    let items = node.one_or_many();
-    if items.is_empty() || items.len() > MAX_LISTENERS {
-        let message = format!("`listen` has {} addresses", items.len());
-        diagnostics.error(
-            node.place,
-            message,
-            format!("write from 1 to {MAX_LISTENERS} addresses"),
-        );
+    fn is_edge(&self, address: SocketAddr) -> bool {
+        self.listen.iter().any(|listener| listener.address == address)
     }
-    items
-        .iter()
-        .filter_map(|item| compile_listener(item, diagnostics))
-        .collect()
-}
-
-fn compile_listener(item: &Node, diagnostics: &mut Diagnostics) -> Option<SocketAddr> {
-    if let Value::Map(_) = item.value {
-        let message = "a listener with options (TLS) is not supported by this version";
-        diagnostics.error(item.place, message, "write an address: 127.0.0.1:8080");
-        return None;
-    }
-    item.socket_address("listen", diagnostics)
 }
 
 fn compile_access_log(node: Option<&Node>, base: &Path, diagnostics: &mut Diagnostics) -> AccessLogTarget {
@@ -371,7 +343,8 @@ mod tests {
         let (config, text) =
             compile("listen: 127.0.0.1:8080\nupstreams:\n  api: { servers: [127.0.0.1:8101] }\n");
         let config = config.unwrap_or_else(|| panic!("{text}"));
-        assert_eq!(config.listen, ["127.0.0.1:8080".parse().unwrap()]);
+        let address = "127.0.0.1:8080".parse().unwrap();
+        assert_eq!(config.listen, [ListenerConfig::plain(address)]);
         assert_eq!(config.shutdown_grace, Duration::from_secs(10));
         assert_eq!(config.proof_cache_bytes, 64 << 20);
         assert_eq!(config.access_log, AccessLogTarget::Stdout);
@@ -413,7 +386,7 @@ mod tests {
         );
         assert!(config.is_none());
         for expected in [
-            "c.yaml:2:5: error: a listener with options (TLS) is not supported by this version",
+            "c.yaml:2:33: error: tls must be a mapping",
             "listen is not an address with a port: `localhost:80`",
             "admin must be text",
             "shutdown_grace must be a duration",

@@ -4,11 +4,14 @@ use bytes::Bytes;
 use durward_policy::{Cors, Preflight, Route};
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
-    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, VARY,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
+    STRICT_TRANSPORT_SECURITY, VARY,
 };
 use http::{HeaderMap, HeaderName, StatusCode};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
+
+use crate::listener_tls::TlsConnection;
 
 /// What only the gateway says where a route has `cors`.
 const CORS_FIELDS: [HeaderName; 6] = [
@@ -62,6 +65,9 @@ pub(crate) async fn answer(session: &mut Session, preflight: Preflight) -> pingo
         VARY,
         "Origin, Access-Control-Request-Method, Access-Control-Request-Headers",
     )?;
+    if let Some(hsts) = TlsConnection::of(session).and_then(TlsConnection::hsts) {
+        header.insert_header(STRICT_TRANSPORT_SECURITY, hsts)?;
+    }
     session.write_response_header(Box::new(header), true).await?;
     session.write_response_body(Some(Bytes::new()), true).await
 }

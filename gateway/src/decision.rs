@@ -11,6 +11,7 @@ use durward_policy::{
     Preflight, Principal, RawRequest, Reason, Refusal, Rejection, RequestFacts, Revocations, Standing, Step,
     Trace, VerifiedToken, decide,
 };
+use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
 use crate::clock;
@@ -280,19 +281,13 @@ impl Asked for Session {
         raw: &'a [u8],
     ) -> Result<RequestFacts<'a>, Rejection> {
         let header = self.req_header();
-        let http1 = self.as_http1().is_some();
-        let target = match http1 {
-            true => wire_checks::check(raw, &header.headers, generation.config.max_header_bytes)?.target,
-            false => header.raw_path(),
-        };
+        if self.as_http1().is_some() {
+            return wire_facts(header, raw, generation.config.max_header_bytes);
+        }
         RequestFacts::judge(RawRequest {
             method: &header.method,
-            target,
-            authority: if http1 {
-                None
-            } else {
-                header.uri.authority().map(|authority| authority.as_str())
-            },
+            target: header.raw_path(),
+            authority: header.uri.authority().map(|authority| authority.as_str()),
             version: header.version,
             headers: &header.headers,
         })
@@ -308,6 +303,21 @@ impl Asked for Session {
             None => RequestHead::Http2(Box::new(self.req_header().clone())),
         }
     }
+}
+
+/// The facts of an HTTP/1 request; `raw` is its header section as it was sent.
+pub(crate) fn wire_facts<'a>(
+    header: &'a RequestHeader,
+    raw: &'a [u8],
+    max_header_bytes: usize,
+) -> Result<RequestFacts<'a>, Rejection> {
+    RequestFacts::judge(RawRequest {
+        method: &header.method,
+        target: wire_checks::check(raw, &header.headers, max_header_bytes)?.target,
+        authority: None,
+        version: header.version,
+        headers: &header.headers,
+    })
 }
 
 fn differs(judged: &[u8], sent: &[u8]) -> Option<Vec<u8>> {

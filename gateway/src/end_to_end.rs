@@ -21,6 +21,7 @@ mod backend;
 mod edge;
 mod endings;
 mod grpc;
+mod http2;
 
 #[test]
 fn a_permitted_request_says_who_asks_and_nothing_that_was_not_proved() {

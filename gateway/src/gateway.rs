@@ -9,7 +9,6 @@ use async_trait::async_trait;
 use durward_news::RedisTarget;
 use durward_policy::{Explanation, Policy};
 use parking_lot::Mutex;
-use pingora::apps::HttpServerOptions;
 use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
@@ -29,12 +28,15 @@ use crate::generation::{Generation, upstreams_are_there};
 use crate::housekeeping::Housekeeper;
 use crate::in_flight::InFlight;
 use crate::issuer_keys::{IssuerKeys, Slot};
+use crate::listener_config::ListenerConfig;
+use crate::listener_tls::{CertificateKeeper, Listener, TlsListener};
 use crate::listeners::{Bound, BoundService};
 use crate::live_streams::Cut;
 use crate::lookup::Lookups;
 use crate::metrics::Metrics;
 use crate::proxy::{GatewayProxy, Shared};
 use crate::readiness::Readiness;
+use crate::redirect::Redirect;
 use crate::reloads::Reloads;
 use crate::revocation_feed::RevocationFeed;
 use crate::upstream_config::MAX_ATTEMPTS;
@@ -82,6 +84,9 @@ pub enum GatewayError {
     /// There is a store to ask, and the policy does not say what for.
     #[error("the policy is not one of `mode: lookup`")]
     Revocations,
+    /// A certificate that was good a moment ago cannot be used.
+    #[error("{0}")]
+    Certificate(String),
     /// The access log cannot be opened.
     #[error("{0}")]
     AccessLog(std::io::Error),
@@ -130,6 +135,7 @@ pub struct Gateway {
 }
 
 struct Listeners {
+    /// In the order of the configuration.
     edge: Vec<Bound>,
     admin: Option<Bound>,
     forward_auth: Option<Bound>,
@@ -169,7 +175,7 @@ impl Gateway {
             edge: config
                 .listen
                 .iter()
-                .map(|address| bind(*address))
+                .map(|listener| bind(listener.address))
                 .collect::<Result<_, _>>()?,
             admin: config.admin.map(bind).transpose()?,
             forward_auth: config
@@ -179,10 +185,17 @@ impl Gateway {
                 .transpose()?,
             log_writer,
         };
+        let tls = config
+            .listen
+            .iter()
+            .map(|listener| TlsListener::new(listener, config.header_timeout))
+            .collect::<Result<_, _>>()
+            .map_err(GatewayError::Certificate)?;
         let metrics = Metrics::new();
         let header = assertions.as_ref().map(Assertions::header);
         let generation = Generation::first(config.clone(), policy, keys, header, &metrics);
         let shared = Shared {
+            tls,
             changes: watch::channel(generation.number).0,
             generation: ArcSwap::from_pointee(generation),
             known,
@@ -220,6 +233,15 @@ impl Gateway {
             .iter()
             .flat_map(|listeners| &listeners.edge)
             .map(|bound| bound.address)
+            .collect()
+    }
+
+    /// The same, as the URLs that users begin with.
+    pub fn listen_urls(&self) -> Vec<String> {
+        let schemes = self.config.listen.iter().map(ListenerConfig::scheme);
+        schemes
+            .zip(self.listen_addresses())
+            .map(|(scheme, address)| format!("{scheme}://{address}"))
             .collect()
     }
 
@@ -274,37 +296,42 @@ impl Gateway {
         let proxy = GatewayProxy {
             shared: Arc::clone(&self.shared),
         };
-        let mut proxy = http_proxy(&server.configuration, proxy);
-        // The tests of what passes from HTTP/2 to HTTP/2 come by prior knowledge.
-        if cfg!(test) {
-            let mut options = HttpServerOptions::default();
-            options.h2c = true;
-            proxy.server_options = Some(options);
+        let proxy = Arc::new(http_proxy(&server.configuration, proxy));
+        let mut serving = Vec::new();
+        let mut redirecting = Vec::new();
+        for ((listener, tls), bound) in self.config.listen.iter().zip(&self.shared.tls).zip(edge) {
+            if let Some(port) = listener.redirect_to {
+                let app = Redirect {
+                    shared: Arc::clone(&self.shared),
+                    known: self.shared.tls.iter().flatten().cloned().collect(),
+                    port,
+                };
+                redirecting.push((self.cancellable(Arc::new(app)), bound));
+            } else {
+                let app = self
+                    .cancellable(Arc::clone(&proxy))
+                    .with_prior_knowledge(listener.http2 && tls.is_none());
+                let listener = Listener {
+                    app: Arc::new(app),
+                    tls: tls.clone(),
+                };
+                serving.push((listener, bound));
+            }
         }
-        let proxy = Cancellable::new(
-            proxy,
-            Arc::clone(&self.shared.streams),
-            self.config.header_timeout,
-        );
-        server.add_service(BoundService::new(
-            "edge",
-            proxy,
-            edge,
-            None,
-            self.draining.subscribe(),
-        ));
+        let draining = || self.draining.subscribe();
+        server.add_service(BoundService::new("edge", serving, None, draining()));
+        if !redirecting.is_empty() {
+            server.add_service(BoundService::new("redirect", redirecting, Some(1), draining()));
+        }
+        let keeper = CertificateKeeper(self.shared.tls.iter().flatten().cloned().collect());
+        server.add_service(background_service("certificates", keeper));
         if let Some(bound) = forward_auth {
             let app = ForwardAuth {
                 shared: Arc::clone(&self.shared),
             };
-            let app = Cancellable::new(app, Arc::clone(&self.shared.streams), self.config.header_timeout);
-            server.add_service(BoundService::new(
-                "forward-auth",
-                app,
-                vec![bound],
-                None,
-                self.draining.subscribe(),
-            ));
+            let app = self.cancellable(Arc::new(app));
+            let bound = vec![(app, bound)];
+            server.add_service(BoundService::new("forward-auth", bound, None, draining()));
         }
         if let Some(bound) = admin {
             let app = Admin {
@@ -313,8 +340,7 @@ impl Gateway {
             };
             server.add_service(BoundService::new(
                 "admin",
-                app,
-                vec![bound],
+                vec![(app, bound)],
                 Some(1),
                 admin_end.subscribe(),
             ));
@@ -342,6 +368,15 @@ impl Gateway {
             shutdown_signal: Box::new(drain),
         });
         log_writer.finish();
+    }
+
+    fn cancellable<P>(&self, app: Arc<P>) -> Cancellable<P> {
+        Cancellable::new(
+            app,
+            Arc::clone(&self.shared.streams),
+            self.config.header_timeout,
+            self.config.max_header_bytes,
+        )
     }
 
     fn server_conf(&self) -> ServerConf {

@@ -7,8 +7,10 @@
 //!
 //! | step | file |
 //! | --- | --- |
-//! | the connection, its header deadline, its cancellation | `cancellable.rs` |
+//! | the connection: TLS, HTTP/2, the way to HTTPS | `listener_tls.rs`, `http2.rs`, `redirect.rs` |
+//! | its header deadline, its cancellation | `cancellable.rs` |
 //! | checks on the raw header that the parsed one no longer shows | `wire_checks.rs` |
+//! | whose request it is | `client_address.rs` |
 //! | facts, then the decision | `decision.rs` |
 //! | proofs that are remembered | `proof_cache.rs`, `issuer_keys.rs` |
 //! | revocations, and the open requests that they end | `mirror.rs`, `live_streams.rs`, `revocation_feed.rs` |
@@ -31,6 +33,7 @@ mod addresses;
 mod admin;
 mod assertion;
 mod cancellable;
+mod client_address;
 mod clock;
 mod config;
 mod cors_response;
@@ -45,10 +48,13 @@ mod gateway;
 mod generation;
 mod grant_table;
 mod housekeeping;
+mod http2;
 mod in_flight;
 mod issuer_keys;
 mod judged_again;
 mod jwks_fetch;
+mod listener_config;
+mod listener_tls;
 mod listeners;
 mod live_streams;
 mod log_line;
@@ -56,10 +62,12 @@ mod lookup;
 mod metrics;
 mod mirror;
 mod mirror_table;
+mod networks;
 mod problem;
 mod proof_cache;
 mod proxy;
 mod readiness;
+mod redirect;
 mod reloads;
 mod request_body;
 mod request_record;
@@ -74,6 +82,7 @@ mod upstreams;
 mod wire_checks;
 
 pub use assertion::AssertionConfig;
+pub use client_address::{ForwardingHeader, TrustedProxies};
 pub use config::{AccessLogTarget, GatewayConfig, GatewaySections};
 pub use explain::{ExplainRequest, check_keys, explain_offline};
 pub use forward_auth::ForwardAuthConfig;
@@ -81,6 +90,8 @@ pub use gateway::{
     Gateway, GatewayError, GatewayRevocations, OwnKeys, ReloadReport, Shutdown, ShutdownTrigger,
     needs_restart,
 };
+pub use listener_config::ListenerConfig;
+pub use listener_tls::{CertificateFiles, ClientCertificates, ListenerTls};
 pub use revocation_feed::{MirrorLimits, RevocationFeed};
 pub use upstream_config::{
     Balance, ClientCertificate, EjectionConfig, FixedHeader, HealthCheckConfig, Protocol, RetryConfig,

@@ -7,6 +7,7 @@ use std::os::fd::IntoRawFd;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use pingora::apps::ServerApp;
 use pingora::server::{Fds, ListenFds, ShutdownWatch};
@@ -29,10 +30,11 @@ impl Bound {
     }
 }
 
-/// A Pingora service on bound addresses, with a shutdown signal of its own: the gateway drains it
-/// before the server is told to end.
+/// A Pingora service on bound addresses, each with an application, all on the same threads. It has a
+/// shutdown signal of its own: the gateway drains it before the server is told to end.
 pub(crate) struct BoundService<A> {
-    inner: Listening<A>,
+    name: String,
+    inner: Vec<Listening<A>>,
     descriptors: ListenFds,
     addresses: Vec<String>,
     shutdown: ShutdownWatch,
@@ -42,21 +44,23 @@ pub(crate) struct BoundService<A> {
 impl<A> BoundService<A> {
     pub(crate) fn new(
         name: &str,
-        app: A,
-        bound: Vec<Bound>,
+        bound: Vec<(A, Bound)>,
         threads: Option<usize>,
         shutdown: ShutdownWatch,
     ) -> Self {
-        let mut inner = Listening::new(name.to_owned(), app);
+        let mut inner = Vec::new();
         let mut descriptors = Fds::new();
         let mut addresses = Vec::new();
-        for Bound { listener, address } in bound {
+        for (app, Bound { listener, address }) in bound {
             let address = address.to_string();
-            inner.add_tcp(&address);
+            let mut listening = Listening::new(name.to_owned(), app);
+            listening.add_tcp(&address);
+            inner.push(listening);
             descriptors.add(address.clone(), listener.into_raw_fd());
             addresses.push(address);
         }
         Self {
+            name: name.to_owned(),
             inner,
             descriptors: Arc::new(Mutex::new(descriptors)),
             addresses,
@@ -74,12 +78,15 @@ impl<A: ServerApp + Send + Sync + 'static> Service for BoundService<A> {
         _shutdown: ShutdownWatch,
         tasks: usize,
     ) {
-        let descriptors = Some(Arc::clone(&self.descriptors));
-        Service::start_service(&mut self.inner, descriptors, self.shutdown.clone(), tasks).await;
+        let started = self.inner.iter_mut().map(|listening| {
+            let descriptors = Some(Arc::clone(&self.descriptors));
+            Service::start_service(listening, descriptors, self.shutdown.clone(), tasks)
+        });
+        join_all(started).await;
     }
 
     fn name(&self) -> &str {
-        Service::name(&self.inner)
+        &self.name
     }
 
     fn threads(&self) -> Option<usize> {

@@ -7,6 +7,7 @@ use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
 use crate::cors_response;
+use crate::listener_tls::TlsConnection;
 
 /// When to try again after a 503, in seconds.
 const RETRY_AFTER: &str = "1";
@@ -22,6 +23,9 @@ pub(crate) async fn respond(
     let mut header = response_header(rejection, body.len())?;
     if let Some(cors) = cors {
         cors_response::say(&mut header, cors, &session.req_header().headers)?;
+    }
+    if let Some(hsts) = TlsConnection::of(session).and_then(TlsConnection::hsts) {
+        header.insert_header(header::STRICT_TRANSPORT_SECURITY, hsts)?;
     }
     if ends_connection(rejection.reason) {
         session.set_keepalive(None);
@@ -61,6 +65,7 @@ fn ends_connection(reason: Reason) -> bool {
         reason,
         Reason::BadTarget
             | Reason::BadHost
+            | Reason::Misdirected
             | Reason::BadMethod
             | Reason::BadVersion
             | Reason::BadFraming

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::os::fd::RawFd;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use durward_policy::{Cors, Permit, Policy, Principal, Reason, Rejection, Route};
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, STRICT_TRANSPORT_SECURITY};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use parking_lot::Mutex;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -34,13 +34,14 @@ use crate::forward_auth::ForwardAuthCounts;
 use crate::forward_limits::Limits;
 use crate::generation::Generation;
 use crate::in_flight::InFlight;
+use crate::listener_tls::{TlsConnection, TlsListener};
 use crate::live_streams::LiveStreams;
 use crate::metrics::Metrics;
 use crate::problem;
 use crate::reloads::Reloads;
 use crate::request_body::RequestBody;
 use crate::request_record::RequestRecord;
-use crate::upstream_request;
+use crate::upstream_request::{self, Forwarding};
 use crate::upstreams::{Chosen, Upstream};
 
 /// What all requests share, for as long as the process runs. What is of one configuration is in its
@@ -52,6 +53,8 @@ pub(crate) struct Shared {
     pub(crate) changes: watch::Sender<u64>,
     pub(crate) known: Known,
     pub(crate) streams: Arc<LiveStreams>,
+    /// By listener; nothing for those that are plain.
+    pub(crate) tls: Vec<Option<Arc<TlsListener>>>,
     pub(crate) metrics: Metrics,
     pub(crate) log: Arc<AccessLog>,
     pub(crate) in_flight: InFlight,
@@ -130,10 +133,11 @@ impl ProxyHttp for GatewayProxy {
             .as_http1()
             .map(|http1| http1.get_headers_raw_bytes())
             .unwrap_or_default();
-        record.client = session
+        record.peer = session
             .client_addr()
             .and_then(|address| address.as_inet())
             .copied();
+        record.find_client(&session.req_header().headers);
         if session.req_header().method == Method::OPTIONS
             && let Some(preflight) =
                 decision::preflight(&self.shared, &Arc::clone(&record.generation), session, record)
@@ -244,14 +248,17 @@ impl ProxyHttp for GatewayProxy {
 
     async fn upstream_request_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         request: &mut RequestHeader,
         record: &mut Box<RequestRecord>,
     ) -> pingora::Result<()> {
         let (Some(permit), Some(upstream)) = (&record.permit, upstream(record)) else {
             return Error::e_explain(ErrorType::InternalError, "no permit");
         };
-        let client = record.client.map(|client| client.ip());
+        let origin = Forwarding {
+            client: record.client,
+            is_secure: record.is_secure.unwrap_or_else(|| is_tls(session)),
+        };
         let assertion = match (upstream.asserts, &self.shared.assertions) {
             (true, Some(assertions)) => assertion(assertions, &record.generation, permit, record.wall)?,
             _ => None,
@@ -261,7 +268,7 @@ impl ProxyHttp for GatewayProxy {
             permit,
             &upstream.fixed,
             assertion,
-            client,
+            origin,
             permit.rewritten_target().or(record.forward_target.as_deref()),
         )
     }
@@ -275,6 +282,9 @@ impl ProxyHttp for GatewayProxy {
         record.status = response.status.as_u16();
         record.upstream_took = Some(clock::now() - record.decided_at);
         self.begun(response, record);
+        if let Some(hsts) = TlsConnection::of(session).and_then(TlsConnection::hsts) {
+            response.insert_header(STRICT_TRANSPORT_SECURITY, hsts)?;
+        }
         match route(record) {
             Some(route) if route.cors.is_some() || !route.response_headers.is_empty() => {
                 cors_response::change(response, route, &session.req_header().headers)
@@ -495,8 +505,8 @@ fn user_of(policy: &Policy, record: &RequestRecord) -> Vec<u8> {
                 .into_bytes()
         }
         (Some(Principal::Service(key)), _) => key.service().as_bytes().to_vec(),
-        (None, Some(SocketAddr::V4(client))) => client.ip().octets().to_vec(),
-        (None, Some(SocketAddr::V6(client))) => client.ip().octets().to_vec(),
+        (None, Some(IpAddr::V4(client))) => client.octets().to_vec(),
+        (None, Some(IpAddr::V6(client))) => client.octets().to_vec(),
         (None, None) => Vec::new(),
     }
 }
@@ -514,6 +524,10 @@ fn was_not_seen(error: &Error, reused: bool) -> bool {
         RetryType::Decided(refused) => refused,
         RetryType::ReusedOnly => reused && no_byte(),
     }
+}
+
+fn is_tls(session: &Session) -> bool {
+    session.digest().is_some_and(|digest| digest.ssl_digest.is_some())
 }
 
 fn is_event_stream(response: &ResponseHeader) -> bool {

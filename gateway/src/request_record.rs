@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use durward_policy::{AskingProxy, ForwardedRequest, Permit, Principal, Reason, RouteId};
+use http::HeaderMap;
 use pingora::proxy::Session;
 
 use crate::addresses::{push_ip, push_socket};
@@ -31,13 +32,6 @@ const MAX_CAUSE: usize = 256;
 /// What most lines take; longer ones make the buffer grow.
 const TYPICAL_LINE: usize = 640;
 
-/// Who asks about a request that somebody else proxies.
-pub(crate) struct Question {
-    pub(crate) proxy: AskingProxy,
-    /// Whose request it is, by the proxy's word.
-    pub(crate) client: Option<IpAddr>,
-}
-
 /// A request on its way.
 pub(crate) struct RequestRecord {
     shared: Arc<Shared>,
@@ -47,7 +41,12 @@ pub(crate) struct RequestRecord {
     pub(crate) started: Instant,
     /// The header section as it was sent.
     pub(crate) raw: Bytes,
-    pub(crate) client: Option<SocketAddr>,
+    /// Who is at the other end of the connection.
+    pub(crate) peer: Option<SocketAddr>,
+    /// Whose request it is: the peer's, or that of whom a trusted proxy names.
+    pub(crate) client: Option<IpAddr>,
+    /// Whether the client spoke TLS, where a trusted proxy says it.
+    pub(crate) is_secure: Option<bool>,
     pub(crate) route: Option<RouteId>,
     /// Wall time at the decision.
     pub(crate) wall: Duration,
@@ -56,6 +55,8 @@ pub(crate) struct RequestRecord {
     pub(crate) permit: Option<Permit>,
     /// The gateway answers it itself.
     pub(crate) is_preflight: bool,
+    /// The gateway sends its client to HTTPS.
+    pub(crate) is_redirect: bool,
     pub(crate) registration: Option<Registration>,
     /// Why it was refused or failed, with the cause for the log.
     pub(crate) reason: Option<Reason>,
@@ -74,7 +75,7 @@ pub(crate) struct RequestRecord {
     pub(crate) upstream_took: Option<Duration>,
     pub(crate) status: u16,
     /// Where a proxy asks about it.
-    pub(crate) question: Option<Box<Question>>,
+    pub(crate) question: Option<AskingProxy>,
     recorded: bool,
 }
 
@@ -96,11 +97,14 @@ impl RequestRecord {
             wall: Duration::ZERO,
             decided_at: now,
             raw: Bytes::new(),
+            peer: None,
             client: None,
+            is_secure: None,
             route: None,
             decision_took: Duration::ZERO,
             permit: None,
             is_preflight: false,
+            is_redirect: false,
             registration: None,
             reason: None,
             cause: String::new(),
@@ -116,6 +120,16 @@ impl RequestRecord {
             question: None,
             recorded: false,
         }
+    }
+
+    /// Finds out whose request it is, once its peer and its header are there.
+    pub(crate) fn find_client(&mut self, headers: &HeaderMap) {
+        let Some(peer) = self.peer else {
+            return;
+        };
+        let origin = self.generation.config.trusted_proxies.origin(peer.ip(), headers);
+        self.client = Some(origin.client);
+        self.is_secure = origin.is_secure;
     }
 
     /// Records a request that has ended by itself.
@@ -168,17 +182,23 @@ impl RequestRecord {
     fn write(&self, line: &mut Vec<u8>, request: &RequestLine<'_>, bytes: usize, total: Duration) {
         line.reserve(TYPICAL_LINE);
         push_start(line, self.wall, next_id());
-        if let Some(client) = self.client {
+        if let Some(peer) = self.peer {
             line.extend_from_slice(b"\",\"peer\":\"");
-            push_socket(line, client);
+            push_socket(line, peer);
         }
-        if let Some(question) = &self.question {
-            let proxy = question.proxy.name().as_bytes();
-            push_text(line, b"\",\"forward_auth\":\"", proxy, MAX_METHOD);
-            if let Some(client) = question.client {
-                line.extend_from_slice(b"\",\"client\":\"");
-                push_ip(line, client);
-            }
+        if let Some(proxy) = self.question {
+            push_text(
+                line,
+                b"\",\"forward_auth\":\"",
+                proxy.name().as_bytes(),
+                MAX_METHOD,
+            );
+        }
+        if let Some(client) = self.client
+            && self.peer.map(|peer| peer.ip().to_canonical()) != Some(client)
+        {
+            line.extend_from_slice(b"\",\"client\":\"");
+            push_ip(line, client);
         }
         push_text(line, b"\",\"method\":\"", request.method, MAX_METHOD);
         push_text(line, b"\",\"host\":\"", request.host, MAX_HOST);
@@ -188,6 +208,7 @@ impl RequestRecord {
         line.extend_from_slice(match self.permit {
             Some(_) => &b"\",\"outcome\":\"permitted"[..],
             None if self.is_preflight => b"\",\"outcome\":\"preflight",
+            None if self.is_redirect => b"\",\"outcome\":\"redirected",
             None => b"\",\"outcome\":\"refused",
         });
         if let Some(reason) = self.reason {

@@ -81,7 +81,7 @@ pub(crate) fn prepare(
     permit: &Permit,
     fixed: &FixedHeaders,
     assertion: Option<(&HeaderName, HeaderValue)>,
-    peer: Option<IpAddr>,
+    forwarding: Forwarding,
     target: Option<&[u8]>,
 ) -> pingora::Result<()> {
     let identity = permit.identity_headers();
@@ -97,7 +97,7 @@ pub(crate) fn prepare(
         if let Some((name, value)) = assertion {
             headers.insert(name, value);
         }
-        set_forwarding(headers, peer)?;
+        forwarding.say(headers)?;
         join_cookies(headers)
     })?;
     if let Some(target) = target {
@@ -118,18 +118,29 @@ fn with_parts<R>(request: &mut RequestHeader, change: impl FnOnce(&mut Parts) ->
     result
 }
 
-/// Says who the peer is: no proxy before this gateway is trusted.
-fn set_forwarding(headers: &mut HeaderMap, peer: Option<IpAddr>) -> pingora::Result<()> {
-    if let Some(peer) = peer {
-        let value = ip_value(peer)
-            .map_err(|error| Error::because(ErrorType::InternalError, "saying the peer", error))?;
-        headers.insert(X_FORWARDED_FOR, value);
+/// What the upstream is told of where a request comes from. One address, of the client alone: whoever
+/// reads the first of a list and whoever reads the last find the same.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Forwarding {
+    pub(crate) client: Option<IpAddr>,
+    /// Whether the client spoke TLS.
+    pub(crate) is_secure: bool,
+}
+
+impl Forwarding {
+    fn say(self, headers: &mut HeaderMap) -> pingora::Result<()> {
+        if let Some(client) = self.client {
+            let value = ip_value(client)
+                .map_err(|error| Error::because(ErrorType::InternalError, "saying the client", error))?;
+            headers.insert(X_FORWARDED_FOR, value);
+        }
+        let scheme = if self.is_secure { "https" } else { "http" };
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
+        if let Some(host) = headers.get(HOST).cloned() {
+            headers.insert(X_FORWARDED_HOST, host);
+        }
+        Ok(())
     }
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
-    if let Some(host) = headers.get(HOST).cloned() {
-        headers.insert(X_FORWARDED_HOST, host);
-    }
-    Ok(())
 }
 
 /// Whether a backend could take the name for one that only a proxy may say. Most are told by their
@@ -289,8 +300,20 @@ mod tests {
         let Decision::Permit(permit) = decision else {
             panic!("the route is public");
         };
-        let peer = Some("127.0.0.1".parse().unwrap());
-        prepare(request, &permit, &FixedHeaders::new(&[], None), None, peer, None).unwrap();
+        let forwarding = Forwarding {
+            client: Some("127.0.0.1".parse().unwrap()),
+            is_secure: true,
+        };
+        prepare(
+            request,
+            &permit,
+            &FixedHeaders::new(&[], None),
+            None,
+            forwarding,
+            None,
+        )
+        .unwrap();
+        assert_eq!(request.headers.get("x-forwarded-proto").unwrap(), "https");
     }
 
     struct NoProofs;

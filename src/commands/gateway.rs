@@ -45,8 +45,8 @@ pub async fn run(file: ConfigFile) -> Result<(), Failure> {
         .merge(control::reload::router(reloader))
         .fallback(control::explain::not_here);
     let control = tokio::spawn(socket.serve(router, shutdown.clone()));
-    for address in gateway.listen_addresses() {
-        super::say(format_args!("gateway on http://{address}"));
+    for url in gateway.listen_urls() {
+        super::say(format_args!("gateway on {url}"));
     }
     if let Some(address) = gateway.forward_auth_address() {
         super::say(format_args!("forward-auth on http://{address}"));

@@ -80,7 +80,7 @@ pub async fn run(file: ConfigFile) -> Result<(), Failure> {
         None => Vec::new(),
     };
     let places = banner::Places {
-        edge: gateway.listen_addresses(),
+        edge: gateway.listen_urls(),
         forward_auth: gateway.forward_auth_address(),
         admin: gateway.admin_address(),
         auth: service.config().listen,
@@ -155,7 +155,8 @@ fn exposed_listener(
     auth: &AuthConfig,
     demo: Option<&DemoConfig>,
 ) -> Option<SocketAddr> {
-    let edge = gateway.listen.iter().chain(&gateway.admin);
+    let listeners = gateway.listen.iter().map(|listener| &listener.address);
+    let edge = listeners.chain(&gateway.admin);
     let backends = demo.into_iter().flat_map(DemoConfig::listeners);
     first_exposed(edge.chain([&auth.listen]).chain(backends))
 }

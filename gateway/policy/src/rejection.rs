@@ -36,6 +36,8 @@ reasons! {
     BadTarget = "bad_target",
     /// Host is missing, doubled, malformed or contradicts the target (RFC 9112 section 3.2).
     BadHost = "bad_host",
+    /// The host is one that is not served on this connection (RFC 9110 section 15.5.20).
+    Misdirected = "misdirected",
     /// The method is not a method name, or one that a proxy for origin servers does not carry.
     BadMethod = "bad_method",
     /// The HTTP version is not spoken here.
@@ -183,6 +185,7 @@ impl Reason {
             | Self::InsufficientScope
             | Self::RuleRefused
             | Self::IdentityUnusable => StatusCode::FORBIDDEN,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::HeaderTimeout | Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -238,6 +241,7 @@ impl Reason {
             Self::InsufficientScope | Self::RuleRefused => Some(Challenge::InsufficientScope),
             Self::BadTarget
             | Self::BadHost
+            | Self::Misdirected
             | Self::BadMethod
             | Self::BadVersion
             | Self::BadFraming
@@ -275,6 +279,7 @@ impl Reason {
         match self {
             Self::BadTarget => "The request target is not valid",
             Self::BadHost => "The Host of the request is missing or not valid",
+            Self::Misdirected => "The host is not served on this connection",
             Self::BadMethod => "The method is not supported",
             Self::BadVersion => "The HTTP version is not supported",
             Self::BadFraming => "The length of the request body is not beyond doubt",

@@ -168,7 +168,7 @@ fn configuration(backend: SocketAddr, keys: &str, log: &std::path::Path, extra: 
     let secret = std::env::temp_dir().join(format!("durward-edge-key-{}", std::process::id()));
     std::fs::write(&secret, "backend-secret\n").unwrap();
     format!(
-        "listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\nworkers: 1\nshutdown_grace: 2s\n\
+        "listen: {{ address: '127.0.0.1:0', http2: true }}\nadmin: 127.0.0.1:0\nworkers: 1\nshutdown_grace: 2s\n\
          access_log: {{ file: '{}' }}\n{extra}\n\
          upstreams:\n  api:\n    servers: [{backend}]\n    {keys}\n    headers: {{ X-Api-Key: {{ file: '{}' }} }}\n\
          \x20 down: {{ servers: [127.0.0.1:1], connect_timeout: 500ms }}\n\

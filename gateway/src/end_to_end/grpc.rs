@@ -58,7 +58,7 @@ async fn echo(mut body: RecvStream, mut respond: SendResponse<Bytes>) {
     stream.send_trailers(trailers).unwrap();
 }
 
-fn run(test: impl Future<Output = ()>) {
+pub(super) fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -69,7 +69,7 @@ fn run(test: impl Future<Output = ()>) {
         .expect("it hangs");
 }
 
-async fn client(edge: &Edge) -> h2::client::SendRequest<Bytes> {
+pub(super) async fn client(edge: &Edge) -> h2::client::SendRequest<Bytes> {
     let address = edge.address;
     drop(edge.connect());
     let stream = TcpStream::connect(address).await.unwrap();

@@ -6,10 +6,7 @@ use durward_config::{Diagnostics, Node};
 use durward_policy::AskingProxy;
 use ipnet::IpNet;
 
-use super::contains;
-
-/// Most entries of `trusted`.
-const MAX_TRUSTED: usize = 256;
+use crate::networks::{compile_networks, contains};
 
 /// The listener at which proxies ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,49 +36,14 @@ pub(crate) fn compile_forward_auth(
     let proxies = section.required("proxies", "write `proxies: [nginx]`", diagnostics);
     section.finish(diagnostics);
     let listen = listen.and_then(|node| node.socket_address("forward_auth.listen", diagnostics));
-    let trusted = trusted.map(|node| compile_trusted(node, diagnostics));
+    let because = "write the addresses of the proxies: whoever may ask may say whose request it is";
+    let trusted = trusted.map(|node| compile_networks(node, "forward_auth.trusted", because, diagnostics));
     let proxies = proxies.map(|node| compile_proxies(node, diagnostics));
     Some(ForwardAuthConfig {
         listen: listen?,
         trusted: trusted?,
         proxies: proxies?,
     })
-}
-
-fn compile_trusted(node: &Node, diagnostics: &mut Diagnostics) -> Vec<IpNet> {
-    let items = node.one_or_many();
-    if items.is_empty() || items.len() > MAX_TRUSTED {
-        let message = format!("forward_auth.trusted has {} entries", items.len());
-        let advice = format!("write from 1 to {MAX_TRUSTED} addresses or networks");
-        diagnostics.error(node.place, message, advice);
-    }
-    let compile = |item: &Node| {
-        let text = item.text("forward_auth.trusted", diagnostics)?;
-        match network_of(text) {
-            Some(network) if network.prefix_len() > 0 => Some(network),
-            Some(_) => {
-                let message = format!("`{text}` in forward_auth.trusted is everybody");
-                let advice =
-                    "write the addresses of the proxies: whoever may ask may say whose request it is";
-                diagnostics.error(item.place, message, advice);
-                None
-            }
-            None => {
-                let message =
-                    format!("forward_auth.trusted has something that is no address or network: `{text}`");
-                diagnostics.error(item.place, message, "write 127.0.0.1 or 10.0.0.0/24");
-                None
-            }
-        }
-    };
-    items.iter().filter_map(compile).collect()
-}
-
-fn network_of(text: &str) -> Option<IpNet> {
-    match text.parse::<IpAddr>() {
-        Ok(address) => Some(address.to_canonical().into()),
-        Err(_) => text.parse().ok(),
-    }
 }
 
 fn compile_proxies(node: &Node, diagnostics: &mut Diagnostics) -> Vec<AskingProxy> {

@@ -148,6 +148,8 @@ fn fixed_keys_that_changed(old: &GatewayConfig, new: &GatewayConfig) -> Vec<&'st
         // Of the generation.
         max_header_bytes: _,
         header_timeout,
+        // Of the generation.
+        trusted_proxies: _,
     } = new;
     // Who may ask there is of the generation; where that is, is not.
     let place = |config: &GatewayConfig| config.forward_auth.as_ref().map(|config| config.listen);

@@ -16,6 +16,7 @@ mod redis_protocol;
 mod redis_server;
 mod service;
 mod sink;
+mod tls;
 mod tokens;
 mod websocket;
 
@@ -34,6 +35,7 @@ pub use redis_protocol::read_command;
 pub use redis_server::{RedisServer, Sentinel};
 pub use service::{Service, Setup};
 pub use sink::Sink;
+pub use tls::{Certificates, Curled, TlsClient, curl};
 pub use tokens::{claims, mint, mint_with, sign};
 pub use websocket::Socket;
 

@@ -281,12 +281,15 @@ impl LiveStreams {
         self.end_each(|live| (live.standing.ends_at <= now).then_some(Cut::Expired));
     }
 
-    /// Ends every request with a credential on a route, of the generation of this number, that does
-    /// not bear what is unknown now.
+    /// Ends every request with a credential but those on routes, of the generation of this number, that
+    /// bear what is unknown now.
     pub(crate) fn end_unknown(&self, generation: u64, bears: impl Fn(RouteId) -> bool) {
         self.end_each(|live| {
             live.principal()?;
-            (live.judged_by == generation && !bears(live.standing.route)).then_some(Cut::Unknown)
+            // One that this generation could not judge, since nobody could vouch for it, is on a route
+            // that does not bear that.
+            let borne = live.judged_by == generation && bears(live.standing.route);
+            (!borne).then_some(Cut::Unknown)
         });
     }
 

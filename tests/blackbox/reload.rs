@@ -319,7 +319,7 @@ fn key_files_are_read_again_and_one_that_cannot_be_keeps_the_old_keys() {
         .append(NO_WATCH)
         .replace(
             "    jwks: jwks.json\n",
-            "    public_key: { file: key.pem, algorithm: ES256 }\n",
+            "    pem: { file: key.pem, algorithm: ES256 }\n",
         )
         .replace("    algorithms: [ES256, RS256, EdDSA]\n", "")
         .file("key.pem", old.pem())

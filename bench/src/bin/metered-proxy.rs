@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -25,11 +26,13 @@ mod metrics;
 #[path = "../../../gateway/src/sharded.rs"]
 mod sharded;
 
-use metrics::{Metrics, PhaseTimes};
+use metrics::{Metrics, PhaseTimes, RouteCounts};
 
 struct Metered {
     upstream: HttpPeer,
     metrics: Metrics,
+    /// Of its only route.
+    route: Arc<RouteCounts>,
     requests: AtomicU64,
 }
 
@@ -65,7 +68,7 @@ impl ProxyHttp for Metered {
             .fetch_add(1, Ordering::Relaxed)
             .is_multiple_of(PHASES_OF_ONE_IN)
         {
-            self.metrics.decided(None, None, start.elapsed(), None);
+            self.metrics.decided(&self.route, None, start.elapsed(), None);
             return Ok(false);
         }
         let mut last = start;
@@ -76,8 +79,9 @@ impl ProxyHttp for Metered {
         };
         let facts = lap();
         let phases = std::array::from_fn(|_| lap());
+        let times = PhaseTimes { facts, phases };
         self.metrics
-            .decided(None, None, last - start, Some(&PhaseTimes { facts, phases }));
+            .decided(&self.route, None, last - start, Some(&times));
         Ok(false)
     }
 
@@ -104,8 +108,8 @@ impl ProxyHttp for Metered {
         let status = session
             .response_written()
             .map_or(0, |response| response.status.as_u16());
-        self.metrics
-            .responded(None, status, times.started.elapsed(), times.upstream_took);
+        self.route
+            .responded(status, times.started.elapsed(), times.upstream_took);
     }
 }
 
@@ -124,19 +128,16 @@ fn run() -> Fallible<()> {
         return Err("this program plays one role only".into());
     };
     let policy = Policy::refuse_everything(DigestKey([0; 16]));
-    let metrics = Metrics::new(&policy, vec!["backend".into()]);
+    let metrics = Metrics::new();
+    let route = metrics.of_routes(&policy).pop().ok_or("no route is counted")?;
     serve(
         &role,
         Metered {
             upstream: peer(role.upstream),
             metrics,
+            route,
             requests: AtomicU64::new(0),
         },
     )
 }
 
-/// What the tests in those sources ask for.
-#[cfg(test)]
-mod testing {
-    pub const DIGEST_KEY: durward_policy::DigestKey = durward_policy::DigestKey([0; 16]);
-}

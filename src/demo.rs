@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use durward_config::{Diagnostics, Node};
+use durward_gateway::Sockets;
 use durward_upstreams::ImageFolder;
 use tokio::net::TcpListener;
 
@@ -74,16 +75,16 @@ impl DemoConfig {
 }
 
 /// Starts the backends; they end with `shutdown`.
-pub async fn start(config: &DemoConfig, shutdown: &Shutdown) -> Result<(), Failure> {
+pub async fn start(sockets: &Sockets, config: &DemoConfig, shutdown: &Shutdown) -> Result<(), Failure> {
     for address in &config.api {
-        let listener = listen(*address).await?;
+        let listener = listen_on(sockets, *address)?;
         tokio::spawn(durward_upstreams::serve_api(
             listener,
             shutdown.clone().requested(),
         ));
     }
     for address in &config.images {
-        let listener = listen(*address).await?;
+        let listener = listen_on(sockets, *address)?;
         let folder = ImageFolder::open(&config.folder).map_err(Failure::failed)?;
         tokio::spawn(durward_upstreams::serve_images(
             listener,
@@ -113,6 +114,14 @@ pub async fn images_alone(address: SocketAddr, folder: PathBuf) -> Result<(), Fa
     durward_upstreams::serve_images(listener, folder, shutdown.requested())
         .await
         .map_err(Failure::failed)
+}
+
+/// The listener at an address, which may have been handed over, with the address in the error.
+pub fn listen_on(sockets: &Sockets, address: SocketAddr) -> Result<TcpListener, Failure> {
+    sockets
+        .bind(address)
+        .and_then(TcpListener::from_std)
+        .map_err(|error| Failure::Failed(format!("cannot listen on {address}: {error}")))
 }
 
 /// Binds a listener, with the address in the error.

@@ -16,6 +16,7 @@ mod news_metrics;
 mod reload;
 mod running;
 mod shutdown;
+mod upgrade;
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -63,6 +64,7 @@ fn run(command: Command) -> Result<(), Failure> {
 
 /// Runs a service: with a log on standard error, on all cores.
 fn serve(service: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    upgrade::note_binary();
     log_to_standard_error();
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()

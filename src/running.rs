@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::exit::Failure;
 use crate::shutdown::Shutdown;
+use crate::upgrade::CLOSE_TIMEOUT;
 
 /// How the gateway learns of revocations: from an empty mirror at first, where the policy asks one.
 pub fn revocations(policy: &Policy, redis: Option<&RedisTarget>) -> Result<GatewayRevocations, Failure> {
@@ -37,6 +38,14 @@ pub async fn gateway_until(gateway: Arc<Gateway>, shutdown: Shutdown) -> Result<
     serving
         .await
         .map_err(|error| Failure::Failed(format!("the gateway stopped: {error}")))
+}
+
+/// Waits until what is closed before a successor serves has ended; not longer than
+/// [`CLOSE_TIMEOUT`].
+pub async fn closed_in_time(closed: impl Future<Output = ()>) {
+    if tokio::time::timeout(CLOSE_TIMEOUT, closed).await.is_err() {
+        tracing::warn!("upgrading: open requests of the auth service or the control socket do not end");
+    }
 }
 
 /// SIGHUP asks for a reload, and a process without a gateway has nothing to reload: it says so, and

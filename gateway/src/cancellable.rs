@@ -20,6 +20,7 @@ use tokio::time::{Sleep, sleep, sleep_until};
 
 use crate::clock;
 use crate::deadlines::{Consequence, Deadlines, Late};
+use crate::handover::Door;
 use crate::http2;
 use crate::live_streams::{Cut, LiveStreams, RequestHandle};
 
@@ -43,6 +44,7 @@ pub(crate) struct Cancellable<P> {
     header_timeout: Duration,
     server_options: HttpServerOptions,
     max_header_bytes: usize,
+    door: Door,
 }
 
 impl<P> Cancellable<P> {
@@ -52,6 +54,7 @@ impl<P> Cancellable<P> {
         streams: Arc<LiveStreams>,
         header_timeout: Duration,
         max_header_bytes: usize,
+        door: Door,
     ) -> Self {
         let mut server_options = HttpServerOptions::default();
         server_options.h2_idle_timeout = Some(http2::IDLE_TIMEOUT);
@@ -61,6 +64,7 @@ impl<P> Cancellable<P> {
             header_timeout,
             server_options,
             max_header_bytes,
+            door,
         }
     }
 
@@ -102,7 +106,10 @@ impl<P: HttpServerApp + Send + Sync + 'static> HttpServerApp for Cancellable<P> 
         Some(&self.server_options)
     }
 
+    /// No connection is accepted any more. This ends those that wait for a request; each that is served
+    /// before says that it is its connection's last.
     async fn http_cleanup(&self) {
+        self.door.closed().await;
         self.inner.http_cleanup().await;
     }
 }

@@ -25,12 +25,13 @@ use crate::decision::Known;
 use crate::explain::{self, ExplainRequest};
 use crate::forward_auth::{ForwardAuth, ForwardAuthCounts};
 use crate::generation::{Generation, upstreams_are_there};
+use crate::handover::{Handover, LINGER};
 use crate::housekeeping::Housekeeper;
 use crate::in_flight::InFlight;
 use crate::issuer_keys::{IssuerKeys, Slot};
 use crate::listener_config::ListenerConfig;
 use crate::listener_tls::{CertificateKeeper, Listener, TlsListener};
-use crate::listeners::{Bound, BoundService};
+use crate::listeners::{Bound, BoundService, Sockets};
 use crate::live_streams::Cut;
 use crate::lookup::Lookups;
 use crate::metrics::Metrics;
@@ -46,6 +47,8 @@ mod reload;
 
 pub use reload::{ReloadReport, needs_restart};
 
+/// How long it may take to prepare before it runs.
+const PREPARE: Duration = Duration::from_secs(20);
 /// How often the drain looks whether it is done.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(10);
 /// How long answers that are recorded may take to leave.
@@ -132,6 +135,8 @@ pub struct Gateway {
     draining: watch::Sender<bool>,
     /// Held while a configuration is taken over.
     reloading: tokio::sync::Mutex<()>,
+    sockets: Arc<Sockets>,
+    handover: Handover,
 }
 
 struct Listeners {
@@ -146,6 +151,17 @@ impl Gateway {
     /// Reads the keys that are read at start, opens the access log, and binds every address.
     /// Connections queue from here on; they are served by [`Self::run`].
     pub fn new(
+        config: GatewayConfig,
+        policy: Arc<Policy>,
+        own_keys: OwnKeys,
+        revocations: GatewayRevocations,
+    ) -> Result<Self, GatewayError> {
+        Self::on(&Arc::default(), config, policy, own_keys, revocations)
+    }
+
+    /// The same on sockets that a process before this one may have handed over.
+    pub fn on(
+        sockets: &Arc<Sockets>,
         config: GatewayConfig,
         policy: Arc<Policy>,
         own_keys: OwnKeys,
@@ -175,13 +191,13 @@ impl Gateway {
             edge: config
                 .listen
                 .iter()
-                .map(|listener| bind(listener.address))
+                .map(|listener| bind(sockets, listener.address))
                 .collect::<Result<_, _>>()?,
-            admin: config.admin.map(bind).transpose()?,
+            admin: config.admin.map(|address| bind(sockets, address)).transpose()?,
             forward_auth: config
                 .forward_auth
                 .as_ref()
-                .map(|forward_auth| bind(forward_auth.listen))
+                .map(|forward_auth| bind(sockets, forward_auth.listen))
                 .transpose()?,
             log_writer,
         };
@@ -216,6 +232,8 @@ impl Gateway {
             listeners: Mutex::new(Some(listeners)),
             draining: watch::channel(false).0,
             reloading: tokio::sync::Mutex::default(),
+            sockets: Arc::clone(sockets),
+            handover: Handover::default(),
         })
     }
 
@@ -271,6 +289,37 @@ impl Gateway {
     /// What it lacks until it is ready.
     pub fn missing(&self) -> Vec<String> {
         Readiness::of(&self.shared, *self.draining.borrow()).missing
+    }
+
+    /// Fetches the keys that are fetched, and waits until the mirror is loaded, before it runs: what
+    /// takes over from another process has to answer its first request as that would have.
+    pub async fn prepare(&self) -> Result<(), String> {
+        let keys = Arc::clone(self.shared.current().proofs.keys());
+        keys.fetch_missing(PREPARE)
+            .await
+            .map_err(|errors| errors.join("; "))?;
+        let Known::Mirror(feed) = &self.shared.known else {
+            return Ok(());
+        };
+        let start = Instant::now();
+        while !feed.is_loaded() {
+            if start.elapsed() > PREPARE {
+                return Err("the revocations are not loaded in time".into());
+            }
+            tokio::time::sleep(DRAIN_INTERVAL).await;
+        }
+        Ok(())
+    }
+
+    /// To be said before the end, where another process goes on with the same sockets: connections
+    /// that wait for a request are kept a little longer.
+    pub fn hand_over(&self) {
+        self.handover.set_done();
+    }
+
+    /// Waits until it accepts no connection any more.
+    pub async fn doors_closed(&self) {
+        self.handover.all_closed().await;
     }
 
     /// How a request would be decided now. The error says what of the request makes no sense.
@@ -363,6 +412,8 @@ impl Gateway {
             draining: self.draining.clone(),
             shared: Arc::clone(&self.shared),
             grace: self.config.shutdown_grace,
+            sockets: Arc::clone(&self.sockets),
+            handover: self.handover.clone(),
         };
         server.run(RunArgs {
             shutdown_signal: Box::new(drain),
@@ -376,6 +427,7 @@ impl Gateway {
             Arc::clone(&self.shared.streams),
             self.config.header_timeout,
             self.config.max_header_bytes,
+            self.handover.door(),
         )
     }
 
@@ -395,8 +447,8 @@ impl Gateway {
     }
 }
 
-fn bind(address: SocketAddr) -> Result<Bound, GatewayError> {
-    Bound::bind(address).map_err(|source| GatewayError::Listen { address, source })
+fn bind(sockets: &Sockets, address: SocketAddr) -> Result<Bound, GatewayError> {
+    Bound::bind(sockets, address).map_err(|source| GatewayError::Listen { address, source })
 }
 
 /// Waits for the end, then drains: listeners close, idle connections too, open requests get their
@@ -406,6 +458,8 @@ struct Drain {
     draining: watch::Sender<bool>,
     shared: Arc<Shared>,
     grace: Duration,
+    sockets: Arc<Sockets>,
+    handover: Handover,
 }
 
 #[async_trait]
@@ -413,9 +467,17 @@ impl ShutdownSignalWatch for Drain {
     async fn recv(&self) -> ShutdownSignal {
         self.shutdown.wait().await;
         self.draining.send_replace(true);
+        self.sockets.let_go();
         let start = Instant::now();
+        // Clients of another process's sockets are given the time to come over.
+        let least = match self.handover.is_done() {
+            true => LINGER + FLUSH,
+            false => Duration::ZERO,
+        };
         tracing::info!(grace = ?self.grace, in_flight = self.shared.in_flight.count(), "draining");
-        while self.shared.in_flight.count() > 0 && start.elapsed() < self.grace {
+        let goes_on =
+            |since: Duration| since < least || (self.shared.in_flight.count() > 0 && since < self.grace);
+        while goes_on(start.elapsed()) {
             tokio::time::sleep(DRAIN_INTERVAL).await;
         }
         let left = self.shared.in_flight.count();

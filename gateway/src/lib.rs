@@ -47,6 +47,7 @@ mod forward_limits;
 mod gateway;
 mod generation;
 mod grant_table;
+mod handover;
 mod housekeeping;
 mod http2;
 mod in_flight;
@@ -92,6 +93,7 @@ pub use gateway::{
 };
 pub use listener_config::ListenerConfig;
 pub use listener_tls::{CertificateFiles, ClientCertificates, ListenerTls};
+pub use listeners::Sockets;
 pub use revocation_feed::{MirrorLimits, RevocationFeed};
 pub use upstream_config::{
     Balance, ClientCertificate, EjectionConfig, FixedHeader, HealthCheckConfig, Protocol, RetryConfig,

@@ -14,6 +14,58 @@ use pingora::server::{Fds, ListenFds, ShutdownWatch};
 use pingora::services::Service;
 use pingora::services::listening::Service as Listening;
 
+/// The listening sockets of a process: those that it was handed by the process before it, and those
+/// that it can hand to the next.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    /// Not yet asked for.
+    inherited: Mutex<Vec<(SocketAddr, TcpListener)>>,
+    /// The same sockets as those that are served.
+    kept: Mutex<Vec<(SocketAddr, TcpListener)>>,
+}
+
+impl Sockets {
+    /// Of a process that was handed these.
+    pub fn inheriting(sockets: Vec<(SocketAddr, TcpListener)>) -> Self {
+        Self {
+            inherited: Mutex::new(sockets),
+            kept: Mutex::default(),
+        }
+    }
+
+    /// The socket at `address`: the one that was handed over, with the connections that wait in its
+    /// queue, or a new one.
+    pub fn bind(&self, address: SocketAddr) -> io::Result<TcpListener> {
+        let mut inherited = self.inherited.lock();
+        let known = inherited.iter().position(|(known, _)| *known == address);
+        let listener = match known {
+            Some(index) => inherited.swap_remove(index).1,
+            None => TcpListener::bind(address)?,
+        };
+        listener.set_nonblocking(true)?;
+        self.kept.lock().push((address, listener.try_clone()?));
+        Ok(listener)
+    }
+
+    /// All that are served, by the address that was asked for.
+    pub fn to_hand_over(&self) -> io::Result<Vec<(SocketAddr, TcpListener)>> {
+        let kept = self.kept.lock();
+        let clone = |(address, listener): &(SocketAddr, TcpListener)| Ok((*address, listener.try_clone()?));
+        kept.iter().map(clone).collect()
+    }
+
+    /// Closes what nobody asked for.
+    pub fn close_unused(&self) {
+        self.inherited.lock().clear();
+    }
+
+    /// Closes those that were kept to be handed over: where nobody serves them any more, whoever
+    /// connects is refused.
+    pub fn let_go(&self) {
+        self.kept.lock().clear();
+    }
+}
+
 /// A bound address.
 #[derive(Debug)]
 pub(crate) struct Bound {
@@ -22,9 +74,8 @@ pub(crate) struct Bound {
 }
 
 impl Bound {
-    pub(crate) fn bind(address: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
+    pub(crate) fn bind(sockets: &Sockets, address: SocketAddr) -> io::Result<Self> {
+        let listener = sockets.bind(address)?;
         let address = listener.local_addr()?;
         Ok(Self { listener, address })
     }

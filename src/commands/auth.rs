@@ -1,5 +1,7 @@
 //! `durward auth`: the auth service alone.
 
+use std::sync::Arc;
+
 use durward_auth::AuthService;
 use prometheus::Registry;
 
@@ -8,17 +10,21 @@ use crate::configuration::{self, LoadedAuth};
 use crate::control::server::ControlSocket;
 use crate::exit::Failure;
 use crate::shutdown::Shutdown;
+use crate::upgrade::{Inheritance, Upgrader};
 use crate::{auth_admin, demo, news, running};
 
 /// Runs until a signal.
 pub async fn run(file: ConfigFile) -> Result<(), Failure> {
     let LoadedAuth { control, auth, redis } = configuration::load_auth(&file.config)?;
-    let (shutdown, _trigger) = Shutdown::on_signals().map_err(Failure::failed)?;
+    let mut inheritance = Inheritance::take().map_err(Failure::failed)?;
+    let (shutdown, trigger) = Shutdown::on_signals().map_err(Failure::failed)?;
     running::ignore_hangup().map_err(Failure::failed)?;
-    let socket = ControlSocket::bind(&control).map_err(|error| running::control_failure(&control, &error))?;
-    let listener = demo::listen(auth.listen).await?;
+    let sockets = Arc::clone(&inheritance.sockets);
+    let socket = ControlSocket::open(&control, inheritance.control.take())
+        .map_err(|error| running::control_failure(&control, &error))?;
+    let listener = demo::listen_on(&sockets, auth.listen)?;
     let admin = match auth.admin {
-        Some(address) => Some(demo::listen(address).await?),
+        Some(address) => Some(demo::listen_on(&sockets, address)?),
         None => None,
     };
     let address = auth.listen;
@@ -35,6 +41,21 @@ pub async fn run(file: ConfigFile) -> Result<(), Failure> {
             None
         }
     };
+    let upgrader = Upgrader::new(&sockets, socket.handle().map_err(Failure::failed)?, &registry);
+    inheritance.wait_for_go().await.map_err(Failure::failed)?;
+    // The last request of this process ends before another serves.
+    let (ended, running) = Shutdown::by_hand();
+    upgrader
+        .start(move || async move {
+            let _ = trigger.send(true);
+            running::closed_in_time(ended.requested()).await;
+        })
+        .map_err(Failure::failed)?;
+    let stopping = shutdown.clone();
+    tokio::spawn(async move {
+        stopping.requested().await;
+        sockets.let_go();
+    });
     // Who watches sees the drain too.
     let (drained, stop) = Shutdown::by_hand();
     let admin = admin.map(|listener| {
@@ -48,6 +69,7 @@ pub async fn run(file: ConfigFile) -> Result<(), Failure> {
         .await
         .map_err(Failure::failed)?;
     let _ = control.await;
+    drop(running);
     if let Some(publishing) = publishing {
         publishing.stop().await;
     }

@@ -12,6 +12,7 @@ use crate::control::{self, server::ControlSocket};
 use crate::exit::Failure;
 use crate::reload::Reloader;
 use crate::shutdown::Shutdown;
+use crate::upgrade::{Inheritance, Upgrader};
 use crate::{news, running};
 
 /// Runs until a signal.
@@ -25,7 +26,8 @@ pub async fn run(file: ConfigFile) -> Result<(), Failure> {
         document,
         ..
     } = configuration::load_or_fail(&file.config, Role::GatewayAlone)?;
-    let (shutdown, _trigger) = Shutdown::on_signals().map_err(Failure::failed)?;
+    let mut inheritance = Inheritance::take().map_err(Failure::failed)?;
+    let (shutdown, trigger) = Shutdown::on_signals().map_err(Failure::failed)?;
     let revocations = running::revocations(&policy, redis.as_ref())?;
     let registry = Registry::new();
     let following = match (&redis, &revocations) {
@@ -34,11 +36,22 @@ pub async fn run(file: ConfigFile) -> Result<(), Failure> {
         }
         _ => None,
     };
-    let gateway = Gateway::new(gateway, Arc::new(policy), None, revocations).map_err(Failure::failed)?;
-    gateway.show_metrics_of(registry);
+    let gateway = Gateway::on(&inheritance.sockets, gateway, Arc::new(policy), None, revocations)
+        .map_err(Failure::failed)?;
+    gateway.show_metrics_of(registry.clone());
     let gateway = Arc::new(gateway);
 
-    let socket = ControlSocket::bind(&control).map_err(|error| running::control_failure(&control, &error))?;
+    let socket = ControlSocket::open(&control, inheritance.control.take())
+        .map_err(|error| running::control_failure(&control, &error))?;
+    let upgrader = Upgrader::new(
+        &inheritance.sockets,
+        socket.handle().map_err(Failure::failed)?,
+        &registry,
+    );
+    if inheritance.takes_over() {
+        gateway.prepare().await.map_err(Failure::Failed)?;
+    }
+    inheritance.wait_for_go().await.map_err(Failure::failed)?;
     let reloader = Reloader::new(&file.config, Role::GatewayAlone, &gateway, document, reload.watch);
     reloader.start(&shutdown).map_err(Failure::failed)?;
     let router = control::explain::router(Arc::clone(&gateway))
@@ -51,6 +64,14 @@ pub async fn run(file: ConfigFile) -> Result<(), Failure> {
     if let Some(address) = gateway.forward_auth_address() {
         super::say(format_args!("forward-auth on http://{address}"));
     }
+    let closing = Arc::clone(&gateway);
+    upgrader
+        .start(move || async move {
+            closing.hand_over();
+            let _ = trigger.send(true);
+            running::closed_in_time(closing.doors_closed()).await;
+        })
+        .map_err(Failure::failed)?;
     running::gateway_until(gateway, shutdown).await?;
     if let Some(following) = following {
         following.stop().await;

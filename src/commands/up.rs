@@ -3,12 +3,15 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use axum::Router;
 use durward_auth::{AuthConfig, AuthService, NewUser, Secret};
 use durward_contract::Follower;
 use durward_gateway::{Gateway, GatewayConfig, GatewayRevocations};
 use durward_news::{FollowerTask, RedisTarget};
 use durward_upstreams::ImageFolder;
 use prometheus::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use crate::cli::ConfigFile;
 use crate::configuration::{self, Loaded, Role};
@@ -19,6 +22,7 @@ use crate::loopback::first_exposed;
 use crate::news::{self, InProcess, Publishing};
 use crate::reload::Reloader;
 use crate::shutdown::Shutdown;
+use crate::upgrade::{Inheritance, Upgrader};
 use crate::{banner, running};
 
 /// Roles of the demo users: one of each kind.
@@ -42,21 +46,29 @@ pub async fn run(file: ConfigFile) -> Result<(), Failure> {
             file.config.display()
         ))
     })?;
-    let (shutdown, _trigger) = Shutdown::on_signals().map_err(Failure::failed)?;
-    let socket = ControlSocket::bind(&control).map_err(|error| running::control_failure(&control, &error))?;
+    let mut inheritance = Inheritance::take().map_err(Failure::failed)?;
+    let (shutdown, trigger) = Shutdown::on_signals().map_err(Failure::failed)?;
+    let socket = ControlSocket::open(&control, inheritance.control.take())
+        .map_err(|error| running::control_failure(&control, &error))?;
     let exposed = exposed_listener(&gateway, &auth, demo.as_ref());
 
     let policy = Arc::new(policy);
     let revocations = running::revocations(&policy, redis.as_ref())?;
     let registry = Registry::new();
-    let auth_listener = demo::listen(auth.listen).await?;
+    let auth_listener = demo::listen_on(&inheritance.sockets, auth.listen)?;
     let service = AuthService::start(auth, followers(&revocations, redis.as_ref()), &registry)
         .await
         .map_err(Failure::failed)?;
     let road = Road::open(redis.as_ref(), &revocations, &service, &gateway, &registry)?;
-    let gateway =
-        Gateway::new(gateway, policy, Some(service.jwks()), revocations).map_err(Failure::failed)?;
-    gateway.show_metrics_of(registry);
+    let gateway = Gateway::on(
+        &inheritance.sockets,
+        gateway,
+        policy,
+        Some(service.jwks()),
+        revocations,
+    )
+    .map_err(Failure::failed)?;
+    gateway.show_metrics_of(registry.clone());
     let gateway = Arc::new(gateway);
 
     let reloader = Reloader::new(&file.config, Role::Whole, &gateway, document, reload.watch);
@@ -65,16 +77,19 @@ pub async fn run(file: ConfigFile) -> Result<(), Failure> {
         .control_router()
         .merge(control::explain::router(Arc::clone(&gateway)))
         .merge(control::reload::router(reloader));
+    let upgrader = Upgrader::new(
+        &inheritance.sockets,
+        socket.handle().map_err(Failure::failed)?,
+        &registry,
+    );
+    take_over(&mut inheritance, &service, &gateway).await?;
     // What open requests of the gateway still need ends only after its drain.
     let (drained, stop) = Shutdown::by_hand();
-    let control_server = tokio::spawn(socket.serve(router, drained.clone()));
-    let serving = service.clone();
-    let auth_stop = drained.clone().requested();
-    let auth_server = tokio::spawn(async move { serving.serve(auth_listener, auth_stop).await });
+    let doors = Doors::open(socket, router, &service, auth_listener);
 
     let demo_users = match &demo {
         Some(demo) => {
-            demo::start(demo, &drained).await?;
+            demo::start(&inheritance.sockets, demo, &drained).await?;
             demo_users(&service, demo, exposed).await?
         }
         None => Vec::new(),
@@ -89,13 +104,72 @@ pub async fn run(file: ConfigFile) -> Result<(), Failure> {
     };
     banner::print(&file.config, &places, &demo_users);
 
+    let (closing, closing_doors) = (Arc::clone(&gateway), doors.clone());
+    upgrader
+        .start(move || async move {
+            closing.hand_over();
+            let _ = trigger.send(true);
+            running::closed_in_time(async {
+                tokio::join!(closing.doors_closed(), closing_doors.close());
+            })
+            .await;
+        })
+        .map_err(Failure::failed)?;
     running::gateway_until(gateway, shutdown).await?;
     let _ = stop.send(true);
-    let _ = auth_server.await;
-    let _ = control_server.await;
+    doors.close().await;
     road.close().await;
     service.close().await;
     Ok(())
+}
+
+/// Goes on where another process was, if there is one: when all is there that it takes to answer as
+/// that would, and with what was committed there last.
+async fn take_over(
+    inheritance: &mut Inheritance,
+    service: &AuthService,
+    gateway: &Gateway,
+) -> Result<(), Failure> {
+    if !inheritance.takes_over() {
+        return Ok(());
+    }
+    gateway.prepare().await.map_err(Failure::Failed)?;
+    inheritance.wait_for_go().await.map_err(Failure::failed)?;
+    // Where the log cannot be read now, the mirror grows stale as it would at any other time.
+    if service.attest().await.is_err() {
+        tracing::warn!("the revocation log could not be read at the moment of taking over");
+    }
+    Ok(())
+}
+
+/// The doors at which bans and logins are acknowledged.
+#[derive(Clone)]
+struct Doors {
+    end: Arc<watch::Sender<bool>>,
+    ended: Shutdown,
+}
+
+impl Doors {
+    fn open(socket: ControlSocket, router: Router, service: &AuthService, listener: TcpListener) -> Self {
+        let (end, trigger) = Shutdown::by_hand();
+        let (ended, running) = Shutdown::by_hand();
+        let serving = service.clone();
+        tokio::spawn(async move {
+            let auth = serving.serve(listener, end.clone().requested());
+            let _ = tokio::join!(auth, socket.serve(router, end));
+            drop(running);
+        });
+        Self {
+            end: Arc::new(trigger),
+            ended,
+        }
+    }
+
+    /// Takes no more requests, and waits for the end of those that are open.
+    async fn close(&self) {
+        let _ = self.end.send(true);
+        self.ended.clone().requested().await;
+    }
 }
 
 /// Who hears of the log directly: with Redis the gateway hears from there, as all the others do.

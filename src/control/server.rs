@@ -2,9 +2,12 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
 use tokio::net::{UnixListener, UnixStream, unix::SocketAddr};
@@ -15,10 +18,54 @@ use crate::shutdown::Shutdown;
 #[derive(Debug)]
 pub struct ControlSocket {
     listener: OwnerOnly,
-    _file: SocketFile,
+    file: SocketFile,
+}
+
+/// What is needed of a control socket to hand it over.
+#[derive(Debug)]
+pub struct ControlHandle {
+    socket: OwnedFd,
+    path: PathBuf,
+    left: Arc<AtomicBool>,
+}
+
+impl ControlHandle {
+    /// The socket once more.
+    pub fn socket(&self) -> io::Result<OwnedFd> {
+        self.socket.try_clone()
+    }
+
+    /// Where its file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file is another process's from now on: it is not removed.
+    pub fn leave_file(&self) {
+        self.left.store(true, Ordering::SeqCst);
+    }
 }
 
 impl ControlSocket {
+    /// The socket at `path`: the one that was handed over, if its file is there, or a new one.
+    pub fn open(path: &Path, inherited: Option<(PathBuf, OwnedFd)>) -> io::Result<Self> {
+        let Some((_, socket)) = inherited.filter(|(known, _)| known == path) else {
+            return Self::bind(path);
+        };
+        let listener = StdUnixListener::from(socket);
+        listener.set_nonblocking(true)?;
+        Self::on(UnixListener::from_std(listener)?, path)
+    }
+
+    /// What it takes to hand it over.
+    pub fn handle(&self) -> io::Result<ControlHandle> {
+        Ok(ControlHandle {
+            socket: self.listener.listener.as_fd().try_clone_to_owned()?,
+            path: self.file.path.clone(),
+            left: Arc::clone(&self.file.left),
+        })
+    }
+
     /// Binds the socket at `path` with mode 0600, whatever the umask. It is bound in a private
     /// folder and moved into place, so that there is no moment at which others could open it.
     pub fn bind(path: &Path) -> io::Result<Self> {
@@ -38,11 +85,17 @@ impl ControlSocket {
         fs::DirBuilder::new().mode(0o700).create(&private)?;
         let bound = bind_and_move(&private.join("socket"), path);
         let _ = fs::remove_dir_all(&private);
-        let listener = bound?;
+        Self::on(bound?, path)
+    }
+
+    fn on(listener: UnixListener, path: &Path) -> io::Result<Self> {
         let owner = fs::metadata(path)?.uid();
         Ok(Self {
             listener: OwnerOnly { listener, owner },
-            _file: SocketFile(path.to_owned()),
+            file: SocketFile {
+                path: path.to_owned(),
+                left: Arc::default(),
+            },
         })
     }
 
@@ -62,11 +115,16 @@ fn bind_and_move(from: &Path, to: &Path) -> io::Result<UnixListener> {
 }
 
 #[derive(Debug)]
-struct SocketFile(PathBuf);
+struct SocketFile {
+    path: PathBuf,
+    left: Arc<AtomicBool>,
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
+        if !self.left.load(Ordering::SeqCst) {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -124,7 +182,7 @@ mod tests {
         drop(socket);
         assert!(!path.exists());
         // A file that a killed process left behind is no hindrance.
-        std::mem::forget(ControlSocket::bind(&path).unwrap()._file);
+        ControlSocket::bind(&path).unwrap().handle().unwrap().leave_file();
         assert!(path.exists());
         ControlSocket::bind(&path).unwrap();
         fs::remove_dir_all(folder).unwrap();

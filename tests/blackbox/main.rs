@@ -40,5 +40,6 @@ mod streams;
 mod timeouts;
 mod tokens;
 mod trusted_proxies;
+mod upgrade;
 mod upstream_tls;
 mod upstreams;

@@ -1,0 +1,165 @@
+//! Going on in another process, with the same sockets.
+
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use std::thread;
+
+use crate::harness::{
+    Backend, Connection, Key, PASSWORD, Reply, Service, Setup, Socket, claims, eventually, get, login, mint,
+};
+use crate::streams::accept;
+
+const NO_WATCH: &str = "reload: { watch: false }\nshutdown_grace: 60s\n";
+const PUBLIC: &str = "  - { path: /public/**, upstream: api, access: public }\n";
+
+/// The process that goes on; it does not outlive its test.
+struct Successor(u32);
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        let script = format!("kill -KILL {}", self.0);
+        let _ = Command::new("sh").args(["-c", &script]).status();
+    }
+}
+
+/// Asks for an upgrade, and waits until the successor serves.
+#[track_caller]
+fn upgrade(service: &Service) -> Successor {
+    service.process.signal("USR2");
+    eventually("the successor serves", || {
+        let said = service.process.stderr();
+        let line = said
+            .lines()
+            .find(|line| line.contains("upgraded: the successor serves"))?;
+        let pid = line.split("pid=").nth(1)?.split_whitespace().next()?;
+        Some(Successor(pid.parse().unwrap()))
+    })
+}
+
+#[track_caller]
+fn wait_until_ended(service: &mut Service) {
+    let status = eventually("the old process ends", || service.process.ended());
+    assert_eq!(status.code(), Some(0));
+}
+
+#[test]
+fn no_request_is_lost() {
+    let (backend, key) = (Backend::start(), Key::es256("k1"));
+    let mut service = Setup::foreign(&backend, &[&key]).append(NO_WATCH).start();
+    let done = AtomicBool::new(false);
+    let (edge, token) = (service.edge, mint(&key, &claims("alice")));
+    let ask = get("/api/x").bearer(&token);
+    let answered = thread::scope(|scope| {
+        let clients: Vec<_> = (0..4)
+            .map(|client| {
+                let (done, ask) = (&done, &ask);
+                scope.spawn(move || {
+                    let mut kept = Connection::open(edge);
+                    let mut count = 0;
+                    while !done.load(Ordering::Relaxed) {
+                        if client % 2 == 0 {
+                            kept = Connection::open(edge);
+                        }
+                        let answer = kept.ask(ask).expect(200);
+                        if answer.header("connection") == "close" {
+                            kept = Connection::open(edge);
+                        }
+                        count += 1;
+                    }
+                    count
+                })
+            })
+            .collect();
+        let successor = upgrade(&service);
+        wait_until_ended(&mut service);
+        for _ in 0..10 {
+            ask.send(edge).expect(200);
+        }
+        done.store(true, Ordering::Relaxed);
+        let answered: usize = clients.into_iter().map(|client| client.join().unwrap()).sum();
+        drop(successor);
+        answered
+    });
+    assert!(answered > 0);
+}
+
+#[test]
+fn a_request_that_is_open_ends_at_the_old_one_and_the_next_is_the_new_ones() {
+    let key = Key::es256("k1");
+    let (pieces, receiver) = channel();
+    let receiver = Mutex::new(Some(receiver));
+    let backend = Backend::answering(move |_| match receiver.lock().unwrap().take() {
+        Some(pieces) => Reply::Pieces(pieces),
+        None => Reply::ok("upstream"),
+    });
+    let mut service = Setup::foreign(&backend, &[&key]).append(NO_WATCH).start();
+    let mut connection = service.connect();
+    let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n";
+    pieces.send(head.to_vec()).unwrap();
+    let token = mint(&key, &claims("alice"));
+    connection.begin(&get("/api/slow").bearer(&token)).expect(200);
+    connection.read_until(b"first");
+    // The successor reads the file anew, and may take over what a reload may not.
+    let text = service.folder.text("config.yaml").replace(PUBLIC, "");
+    let text = text.replace("control: ", "workers: 1\ncontrol: ");
+    service.folder.write("config.yaml", text);
+    let _successor = upgrade(&service);
+    service.ask(&get("/public/x")).expect_refusal(404, "no_route");
+    service.ask(&get("/api/x").bearer(&token)).expect(200);
+    assert!(service.process.ended().is_none(), "it waits for what is open");
+    pieces.send(b"4\r\nlast\r\n0\r\n\r\n".to_vec()).unwrap();
+    drop(pieces);
+    connection.read_until(b"4\r\nlast\r\n0\r\n\r\n");
+    wait_until_ended(&mut service);
+    service.ask(&get("/api/x").bearer(&token)).expect(200);
+    // The command line reaches the successor.
+    service.told(&["reload", "--check"]);
+}
+
+#[test]
+fn a_successor_that_cannot_serve_changes_nothing() {
+    let (backend, key) = (Backend::start(), Key::es256("k1"));
+    let mut service = Setup::foreign(&backend, &[&key]).append(NO_WATCH).start();
+    let good = service.folder.text("config.yaml");
+    service.folder.write("config.yaml", "listen: [\n");
+    service.process.signal("USR2");
+    eventually("the upgrade fails", || {
+        service
+            .metrics()
+            .contains("durward_upgrade_failures_total 1")
+            .then_some(())
+    });
+    let token = mint(&key, &claims("alice"));
+    service.ask(&get("/api/x").bearer(&token)).expect(200);
+    assert!(service.process.stderr().contains("this process goes on"));
+    service.folder.write("config.yaml", good);
+    let _successor = upgrade(&service);
+    wait_until_ended(&mut service);
+    service.ask(&get("/api/x").bearer(&token)).expect(200);
+}
+
+#[test]
+fn a_ban_holds_across_an_upgrade_and_finds_what_the_old_one_still_drains() {
+    let backend = Backend::answering(|request| match request.values("upgrade").is_empty() {
+        true => Reply::ok("upstream"),
+        false => Reply::Open(accept(request)),
+    });
+    let mut service = Setup::own(&backend).append(NO_WATCH).start();
+    let [mallory, alice] = ["mallory", "alice"].map(|name| service.account(name, &[]));
+    service.told(&["ban", "mallory"]);
+    let bearer = format!("Bearer {}", alice.tokens.access);
+    let stream = Socket::open(&service, "/api/chat", &[("Authorization", &bearer)]).unwrap();
+    let _successor = upgrade(&service);
+    service.ask(&mallory.get("/api/x")).expect_refusal(401, "revoked");
+    service.ask(&alice.get("/api/x")).expect(200);
+    service.ask(&login("alice", PASSWORD)).expect(200);
+    assert!(service.process.ended().is_none(), "the old one drains");
+    service.told(&["ban", "alice"]);
+    service.ask(&alice.get("/api/x")).expect_refusal(401, "revoked");
+    // Long before the end of its grace.
+    stream.wait_until_gone();
+    wait_until_ended(&mut service);
+    service.ask(&alice.get("/api/x")).expect_refusal(401, "revoked");
+}

@@ -6,7 +6,7 @@
 
 CONFIG ?= config.yaml
 
-.PHONY: run build test faults audit bench bench-micro bench-proxy bench-ban bench-fleet tools test-tools
+.PHONY: run build test faults audit bench bench-micro bench-proxy bench-ban bench-fleet bench-reload tools test-tools
 
 run: build
 	exec target/release/durward up --config $(CONFIG)
@@ -25,7 +25,7 @@ faults: test-tools
 audit: tools
 	scripts/audit.sh
 
-bench: bench-micro bench-proxy bench-ban bench-fleet
+bench: bench-micro bench-proxy bench-ban bench-fleet bench-reload
 
 bench-micro: tools
 	cargo bench --locked -p durward-bench
@@ -43,6 +43,10 @@ bench-fleet: tools
 	cargo build --release --locked -p durward -p durward-bench
 	target/release/fleet-latency --durward target/release/durward
 	target/release/fleet-latency --durward target/release/durward --scaling
+
+bench-reload: tools
+	cargo build --release --locked -p durward -p durward-bench
+	target/release/reload-load --durward target/release/durward --plot bench/reload.svg
 
 tools:
 	@scripts/need.sh cc:gcc cmake:cmake

@@ -18,6 +18,7 @@
 //! | several gateways and what they stand on | `fleet.rs`, `postgres.rs`, `redis.rs` |
 //! | bans of a fleet under load | `fleet_ban.rs`, `background_load.rs`, `fleet_report.rs`, `plot.rs` |
 //! | what news costs with many gateways | `fleet_scaling.rs`, `fleet_cpu.rs` |
+//! | requests under reloads and upgrades | `reload.rs` |
 //! | medians and tables | `statistics.rs`, `report.rs` |
 //! | the machine | `process_cpu.rs`, `machine.rs`, `scratch.rs`, `clock.rs` |
 
@@ -48,6 +49,7 @@ pub mod plot;
 pub mod postgres;
 pub mod process_cpu;
 pub mod redis;
+pub mod reload;
 pub mod report;
 pub mod revocation_rows;
 pub mod role;

@@ -18,6 +18,7 @@ use pingora::protocols::http::v2::server::H2Options;
 use pingora::server::ShutdownWatch;
 use tokio::time::{Sleep, sleep, sleep_until};
 
+use crate::checked_stream::{RequestNumber, head_is_read, reading_head_of};
 use crate::clock;
 use crate::deadlines::{Consequence, Deadlines, Late};
 use crate::handover::Door;
@@ -32,6 +33,7 @@ thread_local! {
 /// The handle of a request whose header has been read. To be called within the poll that read it:
 /// the wrapper finds it after that.
 pub(crate) fn begin_request() -> Arc<RequestHandle> {
+    head_is_read();
     let handle = Arc::new(RequestHandle::default());
     BEGUN.set(Some(Arc::clone(&handle)));
     handle
@@ -92,6 +94,7 @@ impl<P: HttpServerApp + Send + Sync + 'static> HttpServerApp for Cancellable<P> 
         Box::pin(CancellableRequest {
             inner: self.inner.process_new_http(session, shutdown),
             handle: None,
+            number: RequestNumber::next(),
             deadline: HeaderDeadline::new(self.header_timeout, reused),
             timer: None,
             streams: &self.streams,
@@ -119,6 +122,7 @@ struct CancellableRequest<'f> {
     inner: Pin<Box<dyn Future<Output = Option<ReusedHttpStream>> + Send + 'f>>,
     /// Nothing until its header is read.
     handle: Option<Arc<RequestHandle>>,
+    number: RequestNumber,
     deadline: HeaderDeadline,
     /// Set to the next of the request's deadlines, where it has any.
     timer: Option<Pin<Box<Sleep>>>,
@@ -161,7 +165,9 @@ impl CancellableRequest<'_> {
     fn poll_for_handle(&mut self, context: &mut Context<'_>) -> Poll<Option<ReusedHttpStream>> {
         // A poll that panicked may have left one.
         drop(BEGUN.take());
+        reading_head_of(self.number);
         let polled = self.inner.as_mut().poll(context);
+        head_is_read();
         self.handle = BEGUN.take();
         polled
     }

@@ -8,6 +8,7 @@
 //! | step | file |
 //! | --- | --- |
 //! | the connection: TLS, HTTP/2, the way to HTTPS | `listener_tls.rs`, `http2.rs`, `redirect.rs` |
+//! | request lines that Pingora would mend | `checked_stream.rs`, `request_line.rs` |
 //! | its header deadline, its cancellation | `cancellable.rs` |
 //! | checks on the raw header that the parsed one no longer shows | `wire_checks.rs` |
 //! | whose request it is | `client_address.rs` |
@@ -33,6 +34,7 @@ mod addresses;
 mod admin;
 mod assertion;
 mod cancellable;
+mod checked_stream;
 mod client_address;
 mod clock;
 mod config;
@@ -71,6 +73,7 @@ mod readiness;
 mod redirect;
 mod reloads;
 mod request_body;
+mod request_line;
 mod request_record;
 mod revocation_feed;
 mod secret;

@@ -28,6 +28,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use crate::cancellable::Cancellable;
+use crate::checked_stream::checked;
 use crate::listener_config::ListenerConfig;
 
 mod certificate;
@@ -225,7 +226,7 @@ impl<P: HttpServerApp + Send + Sync + 'static> ServerApp for Listener<P> {
             Some(tls) => Box::pin(tls.accept(stream)).await?,
             None => stream,
         };
-        self.app.process_new(stream, shutdown).await
+        self.app.process_new(checked(stream), shutdown).await
     }
 
     async fn cleanup(&self) {

@@ -1,6 +1,6 @@
 //! What is not a clean HTTP request is refused, and not a byte of it reaches a backend.
 
-use crate::harness::{Answer, Backend, FOREIGN, Key, Service, Setup};
+use crate::harness::{Answer, Backend, FOREIGN, Key, Service, Setup, post};
 
 struct Stand {
     backend: Backend,
@@ -31,6 +31,7 @@ impl Stand {
     #[track_caller]
     fn assert_refused(&self, request: &[u8], statuses: &[u16]) {
         let told = request[..request.len().min(200)].escape_ascii().to_string();
+        println!("case {told}");
         let answers = self.send(request);
         let got: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
         assert!(got.len() == 1 && statuses.contains(&got[0]), "{told}: {got:?}");
@@ -55,6 +56,7 @@ fn a_clean_request_goes_through() {
         b"GET /public/x HTTP/1.0\r\n@\r\n",
     ] {
         let told = request.escape_ascii().to_string();
+        println!("case {told}");
         let answers = stand.send(request);
         // A lower-case method is another method, which a public route without a list carries or not.
         if request.starts_with(b"get") && answers[0].status != 200 {
@@ -124,37 +126,43 @@ fn a_request_line_is_three_words() {
     }
 }
 
-/// Pingora escapes what may not stand in a target before anybody sees it.
+/// Pingora would escape it and go on; `checked_stream.rs` sees to it that it is refused.
 #[test]
-fn what_no_target_may_hold_is_refused_or_judged_as_it_is_forwarded() {
+fn what_no_target_may_hold_is_refused() {
     let stand = stand();
-    for (sent, forwarded) in [
-        ("/public/x ", "/public/x%20"),
-        ("/public/ /admin/x", "/public/%20/admin/x"),
-        ("/public/x HTTP/1.1", "/public/x%20HTTP/1.1"),
-        ("/public/<x>", "/public/%3Cx%3E"),
-    ] {
-        let answers = stand.send(format!("GET {sent} HTTP/1.1\r\n@\r\n").as_bytes());
-        let seen = stand.backend.take();
-        match answers[0].status {
-            200 => assert_eq!(seen[0].line(), format!("GET {forwarded} HTTP/1.1")),
-            status => assert!(status == 400 && seen.is_empty(), "{sent}: {status} {seen:?}"),
-        }
-    }
     for target in [
+        "/public/x ",
+        "/public/ /admin/x",
+        "/public/x HTTP/1.1",
+        "/public/<x>",
+        "/public/\"x\"",
+        "/public/x\tHTTP/1.1",
+        "/public/x?a b",
         "/public/../admin/ x",
         "/public /../admin/x",
         "/admin /x",
         "/public/x /../../admin/x",
     ] {
-        stand.assert_refused(format!("GET {target} HTTP/1.1\r\n@\r\n").as_bytes(), &[400, 404]);
+        stand.assert_refused(format!("GET {target} HTTP/1.1\r\n@\r\n").as_bytes(), &[400]);
     }
+    // On a connection that was used before, too, and behind a body.
+    let mut connection = stand.service.connect();
+    for _ in 0..2 {
+        connection
+            .ask(&post("/public/x").body(*b"GET /public/a b HTTP/1.1\r\n"))
+            .expect(200);
+        assert_eq!(stand.backend.take_one().line(), "POST /public/x HTTP/1.1");
+    }
+    connection.send(b"GET /public/a b HTTP/1.1\r\nHost: x\r\n\r\n");
+    connection.answer().unwrap().expect_refusal(400, "bad_target");
+    assert!(stand.backend.take().is_empty());
 }
 
 #[test]
 fn a_method_that_the_route_does_not_list_is_refused() {
     let stand = stand();
     for method in ["POST", "DELETE", "HEAD", "OPTIONS", "get", "Get", "GETX", "FOO"] {
+        println!("case {method}");
         let answers = stand.send(format!("{method} /read/x HTTP/1.1\r\n@\r\n").as_bytes());
         assert!(
             matches!(answers[0].status, 400 | 405 | 501),
@@ -209,6 +217,7 @@ fn a_bodys_length_is_beyond_doubt() {
         "Content-Length: 99999999999999999999\r\n",
     ] {
         let request = format!("POST /public/x HTTP/1.1\r\n@{lines}\r\n0\r\n\r\n{smuggled}");
+        println!("case {lines:?}");
         let answers = stand.send(request.as_bytes());
         assert!(
             matches!(answers[0].status, 400 | 413 | 501),
@@ -245,6 +254,7 @@ fn a_malformed_chunk_never_becomes_a_request() {
     ] {
         let request =
             format!("POST /public/x HTTP/1.1\r\n@Transfer-Encoding: chunked\r\n\r\n{body}{smuggled}");
+        println!("case {body:?}");
         let answers = stand.send(request.as_bytes());
         assert!(answers.len() <= 1, "{body:?}: {answers:?}");
         let seen = stand.backend.take();
@@ -363,6 +373,7 @@ fn credentials_are_one_and_of_one_kind() {
         ("Authorization: Token a\r\n", 401, "unsupported_scheme"),
         ("Authorization: Bearer null\r\n", 401, "token_malformed"),
     ] {
+        println!("case {lines:?}");
         let answers = stand.send(format!("GET /api/x HTTP/1.1\r\n@{lines}\r\n").as_bytes());
         assert_eq!(
             (answers[0].status, answers[0].reason().as_str()),

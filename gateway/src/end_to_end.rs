@@ -18,10 +18,12 @@ use edge::Edge;
 
 mod answer;
 mod backend;
+mod crossing;
 mod edge;
 mod endings;
 mod grpc;
 mod http2;
+mod http2_frames;
 
 #[test]
 fn a_permitted_request_says_who_asks_and_nothing_that_was_not_proved() {

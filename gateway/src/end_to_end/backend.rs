@@ -41,6 +41,10 @@ impl Backend {
         self.heads.lock().last().cloned().unwrap_or_default()
     }
 
+    pub(super) fn heads(&self) -> Vec<String> {
+        self.heads.lock().clone()
+    }
+
     pub(super) fn count(&self) -> usize {
         self.heads.lock().len()
     }
@@ -76,8 +80,42 @@ fn serve(mut stream: TcpStream, heads: &Mutex<Vec<String>>, closed: &AtomicUsize
             closed.fetch_add(1, Ordering::SeqCst);
             return;
         }
+        if !skip_body(&mut stream, &head) {
+            return;
+        }
         stream
             .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
             .unwrap();
+    }
+}
+
+/// Reads the body by its framing, so that what comes next is a request; whether it came whole.
+fn skip_body(stream: &mut TcpStream, head: &str) -> bool {
+    let head = head.to_ascii_lowercase();
+    let mut skip = |count: u64| {
+        let skipped = std::io::copy(&mut Read::by_ref(stream).take(count), &mut std::io::sink());
+        skipped.is_ok_and(|skipped| skipped == count)
+    };
+    if let Some((_, length)) = head.split_once("\r\ncontent-length: ") {
+        let length = length.split("\r\n").next().unwrap_or_default();
+        return skip(length.parse().unwrap());
+    }
+    if !head.contains("\r\ntransfer-encoding: chunked\r\n") {
+        return true;
+    }
+    loop {
+        let mut line = Vec::new();
+        let mut byte = [0];
+        while !line.ends_with(b"\r\n") && matches!(stream.read(&mut byte), Ok(1)) {
+            line.push(byte[0]);
+        }
+        let size = u64::from_str_radix(String::from_utf8_lossy(&line).trim(), 16).unwrap_or_default();
+        let mut rest = vec![0; usize::try_from(size).unwrap() + 2];
+        if line.is_empty() || stream.read_exact(&mut rest).is_err() {
+            return false;
+        }
+        if size == 0 {
+            return true;
+        }
     }
 }

@@ -69,6 +69,7 @@ fn upgrade(path: &str) -> Ask {
 /// Asserts that the one identity is `expected`, and that nothing of the forged one came through.
 #[track_caller]
 fn assert_identity(request: &Recorded, expected: Option<&str>, told: &str) {
+    println!("case {told}");
     let found: Vec<String> = request
         .aliases("X-User-Id")
         .into_iter()

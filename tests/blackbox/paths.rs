@@ -30,6 +30,7 @@ impl Stand {
             String::new()
         };
         let request = [b"GET ", target, host.as_bytes(), token.as_bytes(), b"\r\n"].concat();
+        println!("case {}", target.escape_ascii());
         let answers = self.service.raw(&request);
         assert_eq!(answers.len(), 1, "{}", target.escape_ascii());
         (answers[0].status, answers[0].reason())

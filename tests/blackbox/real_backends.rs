@@ -34,16 +34,21 @@ http {
 "#;
 
 /// A server of somebody else's, ended with its test.
-struct Server {
+pub struct Server {
     child: Child,
     folder: TestFolder,
-    address: SocketAddr,
+    pub address: SocketAddr,
 }
 
 impl Server {
     fn nginx() -> Self {
+        Self::nginx_with(NGINX)
+    }
+
+    /// nginx with this configuration, in which `@folder` and `@listen` are put in.
+    pub fn nginx_with(configuration: &str) -> Self {
         Self::start(|folder, address| {
-            let text = NGINX
+            let text = configuration
                 .replace("@folder", folder.to_str().unwrap())
                 .replace("@listen", &address.to_string());
             let file = folder.write("nginx.conf", text);
@@ -78,7 +83,8 @@ impl Server {
         })
     }
 
-    fn start(command: impl FnOnce(&TestFolder, SocketAddr) -> Command) -> Self {
+    /// What `command` starts, once it listens at the address that it is given.
+    pub fn start(command: impl FnOnce(&TestFolder, SocketAddr) -> Command) -> Self {
         let folder = TestFolder::new();
         for user in ["alice", "bob"] {
             fs::create_dir_all(folder.join("files/users").join(user)).unwrap();

@@ -34,6 +34,7 @@ fn stand() -> Stand {
 impl Stand {
     #[track_caller]
     fn assert_accepted(&self, token: &str, told: &str) {
+        println!("case {told}");
         self.service.ask(&get("/api/x").bearer(token)).expect(200);
         assert_eq!(self.backend.take_one().values("x-user-id"), ["alice"], "{told}");
     }
@@ -41,6 +42,7 @@ impl Stand {
     #[track_caller]
     fn assert_refused(&self, token: &str, reasons: &[&str], told: &str) {
         for path in ["/api/x", "/maybe/x"] {
+            println!("case {told} at {path}");
             let answer = self.service.ask(&get(path).bearer(token));
             assert_eq!(answer.status, 401, "{told}: {}", answer.text());
             assert!(

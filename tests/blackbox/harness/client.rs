@@ -190,6 +190,13 @@ impl Connection {
         })
     }
 
+    /// Ends the connection by a reset.
+    pub fn reset(self) {
+        socket2::SockRef::from(&self.stream)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
+    }
+
     /// Asks and reads the whole answer.
     #[track_caller]
     pub fn ask(&mut self, ask: &Ask) -> Answer {

@@ -15,6 +15,7 @@
 //! | asking over HTTP, outside the load | `client.rs`, `http_message.rs` |
 //! | the comparison: what runs, in which rounds | `contender.rs`, `comparison.rs`, `rounds.rs` |
 //! | bans, and starts, of one process | `ban.rs` |
+//! | what connections and long bodies cost in memory | `memory.rs` |
 //! | several gateways and what they stand on | `fleet.rs`, `postgres.rs`, `redis.rs` |
 //! | bans of a fleet under load | `fleet_ban.rs`, `background_load.rs`, `fleet_report.rs`, `plot.rs` |
 //! | what news costs with many gateways | `fleet_scaling.rs`, `fleet_cpu.rs` |
@@ -44,6 +45,7 @@ pub mod fleet_scaling;
 pub mod http_message;
 pub mod load;
 pub mod machine;
+pub mod memory;
 mod operator;
 pub mod plot;
 pub mod postgres;

@@ -409,3 +409,23 @@ fn files_that_cannot_be_used_are_found_by_check() {
         assert!(!told.contains("PRIVATE KEY"), "{told}");
     }
 }
+
+#[test]
+fn a_handshake_that_stalls_is_given_up() {
+    let made = Certificates::make("authority ca\nsigned a ca DNS:a.example 2");
+    let listen =
+        "listen: [{ address: \"@edge\", tls: { certificates: [{ certificate: a.pem, key: a.key }] } }]";
+    let service = Setup::gateway(FOREIGN)
+        .replace("listen: \"@edge\"", &format!("{listen}\nheader_timeout: 300ms"))
+        .set("api", free_address())
+        .file("jwks.json", Key::set(&[&Key::es256("k1")]))
+        .file("a.pem", made.text("a.pem"))
+        .file("a.key", made.text("a.key"))
+        .start();
+    for begun in [&b""[..], b"\x16", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"] {
+        println!("case {}", begun.escape_ascii());
+        let mut connection = service.connect();
+        connection.send(begun);
+        connection.read_to_end();
+    }
+}

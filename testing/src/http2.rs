@@ -223,7 +223,7 @@ impl Http2 {
         connection.send_bytes(PREFACE)?;
         connection.send(&Frame::settings(&settings))?;
         let acknowledged = |frame: &Frame| frame.kind == frame_type::SETTINGS && frame.flags & flag::ACK != 0;
-        while let Some(frame) = connection.next()? {
+        while let Some(frame) = connection.next_frame()? {
             if acknowledged(&frame) {
                 return Ok(connection);
             }
@@ -262,7 +262,7 @@ impl Http2 {
 
     /// The next frame; nothing at the end of the connection. Settings of the server are acknowledged
     /// on the way. An error of the kind `WouldBlock` says that none came in time.
-    pub fn next(&mut self) -> io::Result<Option<Frame>> {
+    pub fn next_frame(&mut self) -> io::Result<Option<Frame>> {
         let Some(frame) = self.read_frame()? else {
             return Ok(None);
         };
@@ -287,7 +287,7 @@ impl Http2 {
     pub fn outcome(&mut self, stream: u32) -> io::Result<Outcome> {
         let (mut status, mut body) = (0, Vec::new());
         loop {
-            let frame = match self.next() {
+            let frame = match self.next_frame() {
                 Ok(Some(frame)) => frame,
                 Ok(None) => return Ok(Outcome::Closed),
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(Outcome::Closed),

@@ -493,11 +493,11 @@ fn pings_and_settings_are_answered() {
         .send(&frame(frame_type::PING, flag::NONE, 0, b"durward!"))
         .unwrap();
     let answer = frame(frame_type::PING, flag::ACK, 0, b"durward!");
-    while connection.next().unwrap().expect("an answer to the ping") != answer {}
+    while connection.next_frame().unwrap().expect("an answer to the ping") != answer {}
     println!("case 6.5.3 SETTINGS");
     connection.send(&Frame::settings(&[])).unwrap();
     let answer = frame(frame_type::SETTINGS, flag::ACK, 0, b"");
-    while connection.next().unwrap().expect("an acknowledgement") != answer {}
+    while connection.next_frame().unwrap().expect("an acknowledgement") != answer {}
 }
 
 #[test]
@@ -509,7 +509,7 @@ fn no_byte_is_sent_beyond_the_window() {
         Http2::open_with(edge.address, PATIENCE, &[(setting::INITIAL_WINDOW_SIZE, 1)]).unwrap();
     connection.send(&request(1)).unwrap();
     let data = |connection: &mut Http2| loop {
-        let frame = connection.next().unwrap().expect("the connection goes on");
+        let frame = connection.next_frame().unwrap().expect("the connection goes on");
         if frame.kind == frame_type::DATA {
             return (frame.payload, frame.flags & flag::END_STREAM != 0);
         }
@@ -549,7 +549,7 @@ fn streams_at_once_are_bounded() {
     // The first one beyond is refused, and those within go on: or the whole connection is given up.
     let mut refused = 0;
     loop {
-        match connection.next() {
+        match connection.next_frame() {
             Ok(Some(frame)) if frame.kind == frame_type::RST_STREAM => refused += 1,
             Ok(Some(frame)) if frame.kind == frame_type::GOAWAY => {
                 let code = u32::from_be_bytes(frame.payload[4..8].try_into().unwrap());

@@ -290,7 +290,8 @@ pub enum ApikeyCommand {
     /// Make a key for a service; it is shown once
     #[command(
         after_help = "Examples:\n  durward apikey create billing --scope notes:read --scope notes:write\n  \
-                      durward apikey create cron --expires never"
+                      durward apikey create cron --expires never\n  \
+                      durward apikey create billing --certificate dns:billing.internal"
     )]
     Create {
         /// The name of the service: letters, digits, dashes and dots
@@ -301,6 +302,10 @@ pub enum ApikeyCommand {
         /// How long it holds: a duration such as 90d, or `never`
         #[arg(long, default_value = "90d", value_name = "DURATION")]
         expires: String,
+        /// A client certificate that is granted instead of a key: `dns:HOST` or `uri:URI` of its
+        /// subjectAltName, or `sha256:FINGERPRINT`
+        #[arg(long, value_name = "NAME")]
+        certificate: Option<String>,
         #[command(flatten)]
         client: Client,
     },

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use durward_contract::{Bar, RETENTION_SLACK, Target, UnixSeconds};
-use durward_policy::{ApiKey, MAX_SCOPES, is_scope, is_service_name};
+use durward_policy::{ApiKey, CertificateName, MAX_SCOPES, is_scope, is_service_name};
 use serde::Deserialize;
 
 use crate::audit::{self, Action, Actor};
@@ -37,6 +37,9 @@ pub(crate) struct NewApiKey {
     scopes: Vec<String>,
     #[serde(default)]
     expires_in: Option<ExpiresIn>,
+    /// The name of a client certificate, which is then granted instead of a key.
+    #[serde(default)]
+    certificate: Option<String>,
 }
 
 /// Seconds, or `never`: that a key has no end must be written out.
@@ -51,7 +54,16 @@ enum ExpiresIn {
 #[derive(Debug)]
 pub(crate) struct MadeApiKey {
     pub stored: StoredKey,
-    pub text: Secret,
+    pub proof: GrantedProof,
+}
+
+/// What a service shows to be taken for itself.
+#[derive(Debug)]
+pub(crate) enum GrantedProof {
+    /// A key of this text.
+    Key(Secret),
+    /// A client certificate of this name.
+    Certificate(CertificateName),
 }
 
 impl Inner {
@@ -62,6 +74,10 @@ impl Inner {
         }
         let scopes = checked_scopes(new.scopes)?;
         let lifetime = lifetime(new.expires_in)?;
+        let certificate = match new.certificate {
+            None => None,
+            Some(name) => Some(CertificateName::parse(&name).ok_or(Reason::InvalidCertificate)?),
+        };
         let service = Arc::clone(self);
         detached(async move {
             let mut write = service.store.write().await?;
@@ -72,6 +88,13 @@ impl Inner {
             let text = Secret::new(ApiKey::compose(random::bytes(), random::bytes()));
             let key = ApiKey::parse(text.expose())
                 .map_err(|format| Problem::internal("making an API key", &format.cause()))?;
+            let digest = match &certificate {
+                None => key.digest(),
+                Some(name) => name.digest(),
+            };
+            if certificate.is_some() && api_keys::has_digest(write.connection(), digest).await? {
+                return Err(Reason::CertificateTaken.into());
+            }
             let stored = StoredKey {
                 id: key.id().to_owned(),
                 issuer: service.config.issuer.clone(),
@@ -82,11 +105,18 @@ impl Inner {
                 expires_at: lifetime.map(|lifetime| now.plus(lifetime)),
                 revoked_at: None,
             };
-            api_keys::insert(&mut write, stored.clone(), key.digest());
-            let detail = format!("{} [{}]", stored.service, stored.scopes.join(" "));
+            api_keys::insert(&mut write, stored.clone(), digest);
+            let mut detail = format!("{} [{}]", stored.service, stored.scopes.join(" "));
+            let proof = match certificate {
+                None => GrantedProof::Key(text),
+                Some(name) => {
+                    detail.push_str(&format!(" {}", name.as_str()));
+                    GrantedProof::Certificate(name)
+                }
+            };
             audit::record(&mut write, now, &actor, Action::ApiKeyMade, &stored.id, &detail).await?;
             service.log.commit(&service.store, write).await?;
-            Ok(MadeApiKey { stored, text })
+            Ok(MadeApiKey { stored, proof })
         })
         .await
     }

@@ -75,6 +75,10 @@ reasons! {
     InvalidScope = "invalid_scope", BAD_REQUEST, "A scope has 1 to 64 letters, digits and . _ : / -; a key has at most 32.";
     /// The life of a key is too long, or no time.
     InvalidExpiry = "invalid_expiry", BAD_REQUEST, "expires_in is from one second to ten years, in seconds, or the word never.";
+    /// The name of a client certificate cannot be one.
+    InvalidCertificate = "invalid_certificate", BAD_REQUEST, "A certificate is named dns:HOST, uri:URI or sha256:FINGERPRINT, without wildcards.";
+    /// The certificate belongs to a service, or its grant was revoked.
+    CertificateTaken = "certificate_taken", CONFLICT, "The certificate was granted before; what was revoked or has expired is not granted again.";
     /// No more API keys are accepted at a time.
     TooManyApiKeys = "too_many_api_keys", CONFLICT, "There are too many API keys; revoke some.";
     /// The user name belongs to somebody.

@@ -17,6 +17,7 @@ use pingora::proxy::Session;
 use crate::clock;
 use crate::generation::Generation;
 use crate::judged_again::{RequestHead, Standing as OpenStanding, Verdict, judge_again};
+use crate::listener_tls::TlsConnection;
 use crate::lookup::Lookups;
 use crate::metrics::PhaseTimes;
 use crate::proxy::Shared;
@@ -281,16 +282,19 @@ impl Asked for Session {
         raw: &'a [u8],
     ) -> Result<RequestFacts<'a>, Rejection> {
         let header = self.req_header();
-        if self.as_http1().is_some() {
-            return wire_facts(header, raw, generation.config.max_header_bytes);
-        }
-        RequestFacts::judge(RawRequest {
-            method: &header.method,
-            target: header.raw_path(),
-            authority: header.uri.authority().map(|authority| authority.as_str()),
-            version: header.version,
-            headers: &header.headers,
-        })
+        let facts = if self.as_http1().is_some() {
+            wire_facts(header, raw, generation.config.max_header_bytes)
+        } else {
+            RequestFacts::judge(RawRequest {
+                method: &header.method,
+                target: header.raw_path(),
+                authority: header.uri.authority().map(|authority| authority.as_str()),
+                version: header.version,
+                headers: &header.headers,
+            })
+        };
+        let certificate = TlsConnection::of(self).and_then(TlsConnection::client);
+        facts.map(|facts| facts.with_certificate(certificate.map(Arc::as_ref)))
     }
 
     fn sent_target(&self) -> &[u8] {
@@ -298,9 +302,10 @@ impl Asked for Session {
     }
 
     fn head(&self, raw: &Bytes) -> RequestHead {
+        let certificate = TlsConnection::of(self).and_then(TlsConnection::client).cloned();
         match self.as_http1() {
-            Some(_) => RequestHead::Http1(raw.clone()),
-            None => RequestHead::Http2(Box::new(self.req_header().clone())),
+            Some(_) => RequestHead::Http1(raw.clone(), certificate),
+            None => RequestHead::Http2(Box::new(self.req_header().clone()), certificate),
         }
     }
 }

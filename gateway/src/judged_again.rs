@@ -3,11 +3,13 @@
 //! A stream that the new configuration would still permit goes on as it began, at its upstream and
 //! with the identity that it was given. One that it would not is ended.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use durward_contract::UnixSeconds;
 use durward_policy::{
-    Decision, LookupAnswer, NoTrace, Permit, Principal, RawRequest, Reason, Refusal, Rejection, RequestFacts,
-    RouteId, decide,
+    ClientCertificate, Decision, LookupAnswer, NoTrace, Permit, Principal, RawRequest, Reason, Refusal,
+    Rejection, RequestFacts, RouteId, decide,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use pingora::http::RequestHeader;
@@ -22,10 +24,10 @@ use crate::wire_checks;
 pub(crate) enum RequestHead {
     /// None: a proxy asked about the request, and was answered at once.
     Answered,
-    /// As it was sent on HTTP/1, and found clean.
-    Http1(Bytes),
-    /// As it was parsed on HTTP/2.
-    Http2(Box<RequestHeader>),
+    /// As it was sent on HTTP/1, and found clean; with the certificate that its connection proved.
+    Http1(Bytes, Option<Arc<ClientCertificate>>),
+    /// As it was parsed on HTTP/2; with the certificate that its connection proved.
+    Http2(Box<RequestHeader>, Option<Arc<ClientCertificate>>),
 }
 
 /// What a permitted request is under one configuration.
@@ -68,18 +70,22 @@ pub(crate) enum Verdict {
 pub(crate) fn judge_again(shared: &Shared, generation: &Generation, head: &RequestHead) -> Verdict {
     let decided = match head {
         RequestHead::Answered => return Verdict::Left,
-        RequestHead::Http1(raw) => Http1Head::read(raw).and_then(|head| {
+        RequestHead::Http1(raw, certificate) => Http1Head::read(raw).and_then(|head| {
             let facts = head.facts(raw)?;
+            let facts = facts.with_certificate(certificate.as_deref());
             decide_on(shared, generation, &facts)
         }),
-        RequestHead::Http2(header) => RequestFacts::judge(RawRequest {
+        RequestHead::Http2(header, certificate) => RequestFacts::judge(RawRequest {
             method: &header.method,
             target: header.raw_path(),
             authority: header.uri.authority().map(|authority| authority.as_str()),
             version: header.version,
             headers: &header.headers,
         })
-        .and_then(|facts| decide_on(shared, generation, &facts)),
+        .and_then(|facts| {
+            let facts = facts.with_certificate(certificate.as_deref());
+            decide_on(shared, generation, &facts)
+        }),
     };
     match decided {
         Ok(permit) => Verdict::Permitted(Standing::of(generation, &permit)),

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use durward_policy::ClientCertificate;
 use http::HeaderValue;
 use pingora::apps::{HttpServerApp, ServerApp};
 use pingora::listeners::TlsAccept;
@@ -45,7 +46,7 @@ pub(crate) use config::compile_tls;
 pub(crate) use counts::families;
 pub(crate) use keeper::CertificateKeeper;
 
-use certificate::Certificate;
+use certificate::{Certificate, client_certificate};
 use certificate_table::{CertificateTable, Certificates};
 use client_authorities::ClientAuthorities;
 use counts::Counts;
@@ -68,8 +69,10 @@ pub(crate) struct TlsListener {
 }
 
 /// What every request of a connection knows of it.
+#[derive(Clone)]
 pub(crate) struct TlsConnection {
     hsts: Option<HeaderValue>,
+    client: Option<Arc<ClientCertificate>>,
 }
 
 impl TlsListener {
@@ -144,6 +147,11 @@ impl TlsConnection {
         session.digest()?.ssl_digest.as_ref()?.extension.get::<Self>()
     }
 
+    /// The certificate that the client proved to have.
+    pub(crate) fn client(&self) -> Option<&Arc<ClientCertificate>> {
+        self.client.as_ref()
+    }
+
     /// `Strict-Transport-Security` (RFC 6797 section 7.1), for each response.
     pub(crate) fn hsts(&self) -> Option<&HeaderValue> {
         self.hsts.as_ref()
@@ -160,6 +168,7 @@ fn acceptor(
         .map_err(|error| format!("TLS cannot be set up: {error}"))?;
     let connection = Arc::new(TlsConnection {
         hsts: config.hsts.clone(),
+        client: None,
     });
     let mut settings =
         TlsSettings::with_callbacks(Box::new(Connected(connection))).map_err(|error| error.to_string())?;
@@ -207,8 +216,14 @@ struct Connected(Arc<TlsConnection>);
 
 #[async_trait]
 impl TlsAccept for Connected {
-    async fn handshake_complete_callback(&self, _tls: &TlsRef) -> Option<Arc<dyn Any + Send + Sync>> {
-        Some(Arc::<TlsConnection>::clone(&self.0))
+    async fn handshake_complete_callback(&self, tls: &TlsRef) -> Option<Arc<dyn Any + Send + Sync>> {
+        let Some(der) = tls.peer_certificate_der() else {
+            return Some(Arc::<TlsConnection>::clone(&self.0));
+        };
+        Some(Arc::new(TlsConnection {
+            client: client_certificate(der).map(Arc::new),
+            ..TlsConnection::clone(&self.0)
+        }))
     }
 }
 

@@ -18,9 +18,15 @@ pub async fn run(command: ApikeyCommand) -> Result<(), Failure> {
             service,
             scopes,
             expires,
+            certificate,
             client,
         } => {
-            let body = json!({ "service": service, "scopes": scopes, "expires_in": expires_in(&expires)? });
+            let body = json!({
+                "service": service,
+                "scopes": scopes,
+                "expires_in": expires_in(&expires)?,
+                "certificate": certificate,
+            });
             let answer = control_client(&client.config)?
                 .call(Method::POST, "/api-keys", Some(body))
                 .await?;
@@ -60,8 +66,12 @@ fn expires_in(text: &str) -> Result<Value, Failure> {
 }
 
 fn made(key: &Value) -> String {
+    let proof = match key["certificate"].as_str() {
+        Some(name) => format!("client certificate: {name}"),
+        None => format!("key (shown once): {}", text(key, "key")),
+    };
     format!(
-        "made key {} of {} with scopes [{}], {}\nkey (shown once): {}",
+        "made key {} of {} with scopes [{}], {}\n{proof}",
         text(key, "id"),
         text(key, "service"),
         scopes(key),
@@ -69,7 +79,6 @@ fn made(key: &Value) -> String {
             Some(end) => format!("valid until {}", moment(end)),
             None => "without an end".to_owned(),
         },
-        text(key, "key")
     )
 }
 

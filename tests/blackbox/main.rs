@@ -6,6 +6,7 @@ mod assertion;
 mod attack_cases;
 mod ban;
 mod bodies;
+mod client_certificates;
 mod configuration;
 mod conformance;
 mod cors;

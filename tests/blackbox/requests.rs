@@ -1,6 +1,6 @@
 //! What is not a clean HTTP request is refused, and not a byte of it reaches a backend.
 
-use crate::harness::{Answer, Backend, FOREIGN, Key, Service, Setup, post};
+use crate::harness::{Answer, Backend, FOREIGN, Key, Service, Setup, get, post};
 
 struct Stand {
     backend: Backend,
@@ -398,4 +398,19 @@ fn credentials_are_one_and_of_one_kind() {
         (400, "several_credentials")
     );
     assert!(stand.backend.requests().is_empty());
+}
+
+#[test]
+fn the_trace_context_is_passed_on_as_it_came() {
+    let stand = stand();
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let ask = get("/public/x")
+        .header("traceparent", parent)
+        .header("tracestate", "a=1,b=2")
+        .header("baggage", "user=1");
+    stand.service.ask(&ask).expect(200);
+    let seen = stand.backend.take_one();
+    assert_eq!(seen.values("traceparent"), [parent]);
+    assert_eq!(seen.values("tracestate"), ["a=1,b=2"]);
+    assert_eq!(seen.values("baggage"), ["user=1"]);
 }

@@ -6,7 +6,7 @@ use durward_contract::UnixSeconds;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
-use crate::api_keys::MadeApiKey;
+use crate::api_keys::{GrantedProof, MadeApiKey};
 use crate::sessions::IssuedTokens;
 use crate::store::api_keys::StoredKey;
 use crate::store::sessions::Session;
@@ -85,6 +85,9 @@ pub(crate) fn api_key_body(key: &StoredKey, now: UnixSeconds) -> Value {
 /// An API key with the key itself, for the one answer that shows it.
 pub(crate) fn made_api_key_body(made: &MadeApiKey) -> Value {
     let mut body = api_key_body(&made.stored, made.stored.created_at);
-    body["key"] = json!(made.text.expose());
+    match &made.proof {
+        GrantedProof::Key(text) => body["key"] = json!(text.expose()),
+        GrantedProof::Certificate(name) => body["certificate"] = json!(name.as_str()),
+    }
     body
 }

@@ -73,6 +73,15 @@ pub(super) async fn write(
     Ok(())
 }
 
+/// Whether a grant has this digest, or had it.
+pub(crate) async fn has_digest(connection: &mut Connection, digest: KeyDigest) -> Result<bool, StoreError> {
+    let row = query("SELECT id FROM api_keys WHERE digest = $1")
+        .bind(&digest.0[..])
+        .fetch_optional(connection)
+        .await?;
+    Ok(row.is_some())
+}
+
 /// Marks a key as revoked; who was first stays written down.
 pub(crate) async fn revoke(
     connection: &mut Connection,

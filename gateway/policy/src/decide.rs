@@ -12,6 +12,7 @@ use std::sync::Arc;
 use durward_contract::UnixSeconds;
 
 use crate::api_key::ApiKey;
+use crate::client_certificate::ClientCertificate;
 use crate::credential::{Candidate, Credential, CredentialKinds};
 use crate::identity_headers::{HeaderSink, IdentityHeaders};
 use crate::lookup::LookupKeys;
@@ -20,6 +21,7 @@ use crate::route::{Access, Route, RouteId, UpstreamId};
 use crate::trace::{Outcome, Phase, Step, Trace};
 use crate::{Policy, Principal, Reason, Rejection, RequestFacts, VerifiedToken};
 
+mod certificate;
 mod pending;
 mod rest;
 mod service;
@@ -96,6 +98,8 @@ pub(crate) enum Proof<'r> {
     Token(Arc<VerifiedToken>),
     /// A key that has the form of one. Whose it is, the grants say.
     ApiKey(ApiKey<'r>),
+    /// A certificate that an authority signed, with the key of which the connection was opened.
+    Certificate(&'r ClientCertificate),
 }
 
 /// Decides on a request at `now`. In lookup mode `revocations` is not asked.
@@ -163,6 +167,7 @@ impl<P: Proofs + ?Sized> Evidence for FromRequest<'_, P> {
         match candidate.read()? {
             Credential::Bearer(token) => self.0.prove(policy, token).map(Proof::Token).map(Some),
             Credential::ApiKey(key) => Ok(Some(Proof::ApiKey(key))),
+            Credential::Certificate(certificate) => Ok(Some(Proof::Certificate(certificate))),
         }
     }
 }
@@ -264,6 +269,7 @@ impl<'p, R: Revocations + ?Sized> Inquiry<'p, '_, R> {
         match proof {
             Proof::Token(token) => self.user(route, token, trace),
             Proof::ApiKey(key) => self.service(route, &key, trace).map(Asker::Live),
+            Proof::Certificate(certificate) => self.certified(route, certificate, trace).map(Asker::Live),
         }
     }
 

@@ -282,6 +282,11 @@ impl Evidence for Proved<'_> {
                 });
                 Proof::ApiKey(key)
             }
+            Some(Credential::Certificate(certificate)) => {
+                trace.step(|| Step::new("client certificate", Outcome::Hit, "proved by the handshake"));
+                trace.enter(Phase::Proof);
+                Proof::Certificate(certificate)
+            }
         };
         Ok(Some(proof))
     }

@@ -16,6 +16,7 @@ mod api_key;
 mod base64url;
 mod byte_scan;
 mod claim_rule;
+mod client_certificate;
 mod cors;
 mod credential;
 mod decide;
@@ -48,6 +49,9 @@ pub use api_key::{
 };
 pub use byte_scan::is_plain;
 pub use claim_rule::{Params, Requirement};
+pub use client_certificate::{
+    CertificateName, ClientCertificate, MAX_CERTIFICATE_NAME_BYTES, MAX_CERTIFICATE_NAMES,
+};
 pub use cors::{Cors, Field, Preflight, preflight};
 pub use credential::{Credential, CredentialKinds};
 pub use decide::{Decision, Pending, Permit, Proofs, Refusal, decide};

@@ -82,6 +82,10 @@ reasons! {
     ApiKeyUnknown = "api_key_unknown",
     /// The API key's time has passed.
     ApiKeyExpired = "api_key_expired",
+    /// Nobody was granted a name of the client certificate, or its grant has ended.
+    CertificateUnknown = "certificate_unknown",
+    /// The client certificate's time has passed since the connection was opened.
+    CertificateExpired = "certificate_expired",
     /// The credential is in the query (RFC 9700 section 4.3.2).
     CredentialInQuery = "credential_in_query",
     /// The token is larger than any that is accepted.
@@ -164,6 +168,8 @@ impl Reason {
             | Self::ApiKeyMalformed
             | Self::ApiKeyUnknown
             | Self::ApiKeyExpired
+            | Self::CertificateUnknown
+            | Self::CertificateExpired
             | Self::CredentialInQuery
             | Self::TokenTooLarge
             | Self::TokenMalformed
@@ -219,6 +225,8 @@ impl Reason {
             | Self::ApiKeyMalformed
             | Self::ApiKeyUnknown
             | Self::ApiKeyExpired
+            | Self::CertificateUnknown
+            | Self::CertificateExpired
             | Self::CredentialInQuery => Some(Challenge::Bare),
             Self::SeveralCredentials => Some(Challenge::InvalidRequest),
             Self::MalformedCredential
@@ -301,6 +309,8 @@ impl Reason {
             Self::CredentialNotAccepted => "A credential of this kind is not accepted here",
             Self::ApiKeyMalformed | Self::ApiKeyUnknown => "The API key is not accepted",
             Self::ApiKeyExpired => "The API key has expired",
+            Self::CertificateUnknown => "The client certificate is not accepted",
+            Self::CertificateExpired => "The client certificate has expired",
             Self::CredentialInQuery => "A credential in the query is not accepted",
             Self::TokenTooLarge
             | Self::TokenMalformed

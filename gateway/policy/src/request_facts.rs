@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use http::{HeaderMap, Method, Version};
 
+use crate::client_certificate::ClientCertificate;
 use crate::path::JudgedPath;
 use crate::{Reason, Rejection};
 
@@ -39,6 +40,7 @@ pub struct RequestFacts<'r> {
     path: JudgedPath<'r>,
     target: &'r [u8],
     headers: &'r HeaderMap,
+    certificate: Option<&'r ClientCertificate>,
 }
 
 impl<'r> RequestFacts<'r> {
@@ -56,7 +58,19 @@ impl<'r> RequestFacts<'r> {
             path: target::judge(target)?,
             target,
             headers: raw.headers,
+            certificate: None,
         })
+    }
+
+    /// The same request on a connection that proved a certificate.
+    #[must_use]
+    pub fn with_certificate(self, certificate: Option<&'r ClientCertificate>) -> Self {
+        Self { certificate, ..self }
+    }
+
+    /// The certificate that the connection proved.
+    pub fn certificate(&self) -> Option<&'r ClientCertificate> {
+        self.certificate
     }
 
     /// The method.

@@ -473,7 +473,7 @@ fn the_configuration_is_checked() {
         (
             "revocations: { store: embedded }",
             "revocations: none",
-            "the route accepts API keys, and there is no news of them",
+            "the route accepts services, and there is no news of their grants",
         ),
         (
             "X-Service-Id: id",

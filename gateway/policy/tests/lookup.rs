@@ -165,7 +165,7 @@ fn api_keys_have_no_place_here() {
         );
         let text = try_policy(&file, false).unwrap_err();
         assert!(
-            text.contains("in `mode: lookup` there is no news of them"),
+            text.contains("in `mode: lookup` there is no news of their grants"),
             "{text}"
         );
         assert!(text.contains("c.yaml:"), "{text}");

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use durward_contract::UnixSeconds;
+use durward_policy::{CertificateName, ClientCertificate};
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -108,6 +109,31 @@ impl Certificate {
             digest: content.digest(),
         })
     }
+}
+
+/// What the decision is told of a client's certificate, which was verified. Nothing where it cannot be
+/// read, or has more names than are looked for: nobody can be granted such a one.
+pub(crate) fn client_certificate(der: &[u8]) -> Option<ClientCertificate> {
+    let (_, parsed) = X509Certificate::from_der(der).ok()?;
+    let mut names = vec![CertificateName::fingerprint(der)];
+    if let Some(extension) = parsed.subject_alternative_name().ok()? {
+        for name in &extension.value.general_names {
+            let name = match name {
+                GeneralName::DNSName(name) => CertificateName::dns(name),
+                GeneralName::URI(uri) => CertificateName::uri(uri),
+                _ => None,
+            };
+            if let Some(name) = name
+                && !names.contains(&name)
+            {
+                names.push(name);
+            }
+        }
+    }
+    let validity = parsed.validity();
+    let [not_before, not_after] =
+        [validity.not_before, validity.not_after].map(|time| UnixSeconds(time.timestamp()));
+    ClientCertificate::new(names, not_before, not_after)
 }
 
 /// The names of subjectAltName; nothing where it cannot be read.

@@ -143,6 +143,14 @@ impl GrantedKey {
         self.expires_at.is_some_and(|end| now >= end)
     }
 
+    /// The same, ending at `end` unless it ends before.
+    pub(crate) fn until(&self, end: UnixSeconds) -> Self {
+        Self {
+            expires_at: Some(self.expires_at.map_or(end, |its| its.min(end))),
+            ..self.clone()
+        }
+    }
+
     pub(crate) fn claims(&self) -> &Object {
         &self.claims
     }

@@ -21,6 +21,16 @@ impl<R: Revocations + ?Sized> Inquiry<'_, '_, R> {
             let detail = format!("key {} of service {}", key.id(), key.service());
             Step::new("grant", Outcome::Hit, detail)
         });
+        self.live_service(route, key, trace)
+    }
+
+    /// The same once it is known whose key it is.
+    pub(super) fn live_service<T: Trace>(
+        &self,
+        route: &Route,
+        key: Arc<GrantedKey>,
+        trace: &mut T,
+    ) -> Result<LivePrincipal, Rejection> {
         self.check_end(&key, trace)?;
         trace.enter(Phase::Revocation);
         let standing = self.revocations.key_standing(&key);

@@ -64,7 +64,7 @@ pub(super) fn policy(
         let advice = "write `routes:` with at least one; no route, no access";
         found.error(file_place, "there are no routes", advice);
     }
-    let services = routes.iter().find(|route| route.credentials.api_key);
+    let services = routes.iter().find(|route| route.credentials.services());
     let service_headers = ServiceHeaders::compile(
         service_headers,
         &identity,
@@ -135,14 +135,14 @@ fn check_grants_arrive(route: &Route, mode: &RevocationsMode, diagnostics: &mut 
     match mode {
         RevocationsMode::Embedded | RevocationsMode::Redis => {}
         RevocationsMode::None => {
-            let message = "the route accepts API keys, and there is no news of them";
-            let advice = "write `revocations: { store: embedded }`, or remove `api_key` from `credentials`";
+            let message = "the route accepts services, and there is no news of their grants";
+            let advice = "write `revocations: { store: embedded }`, or leave `bearer` alone in `credentials`";
             diagnostics.error(route.place, message, advice);
         }
         RevocationsMode::Lookup(_) => {
-            let message = "the route accepts API keys, and in `mode: lookup` there is no news of them";
-            let advice =
-                "write `mode: mirror` with the auth service's store, or remove `api_key` from `credentials`";
+            let message =
+                "the route accepts services, and in `mode: lookup` there is no news of their grants";
+            let advice = "write `mode: mirror` with the auth service's store, or leave `bearer` alone in `credentials`";
             diagnostics.error(route.place, message, advice);
         }
     }

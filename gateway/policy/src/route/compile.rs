@@ -256,14 +256,16 @@ impl Demands {
 }
 
 impl CredentialKinds {
-    /// Reads `[bearer, api_key]`.
+    /// Reads `[bearer, api_key, client_certificate]`.
     pub(crate) fn compile(node: &Node, diagnostics: &mut Diagnostics) -> Option<Self> {
         let mut kinds = Self::default();
         let mut whole = true;
         for item in node.one_or_many() {
-            let kind = match item.one_of("a kind of credential", &["bearer", "api_key"], diagnostics) {
+            let words = ["bearer", "api_key", "client_certificate"];
+            let kind = match item.one_of("a kind of credential", &words, diagnostics) {
                 Some("bearer") => &mut kinds.bearer,
-                Some(_) => &mut kinds.api_key,
+                Some("api_key") => &mut kinds.api_key,
+                Some(_) => &mut kinds.client_certificate,
                 None => {
                     whole = false;
                     continue;
@@ -277,7 +279,7 @@ impl CredentialKinds {
             diagnostics.error(
                 node.place,
                 "`credentials` is empty",
-                "list `bearer`, `api_key` or both, or write `access: public`",
+                "list `bearer`, `api_key` or `client_certificate`, or write `access: public`",
             );
         }
         (whole && kinds != Self::default()).then_some(kinds)

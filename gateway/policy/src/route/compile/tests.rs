@@ -268,7 +268,11 @@ fn credentials_are_tokens_unless_the_route_says_more() {
         assert_eq!(errors, "", "{route}");
         assert_eq!(
             routes[0].credentials,
-            CredentialKinds { bearer, api_key },
+            CredentialKinds {
+                bearer,
+                api_key,
+                client_certificate: false
+            },
             "{route}"
         );
     }

@@ -101,7 +101,8 @@ def run(binary, tests):
         # A test ends with the first case that fails.
         counts[test] = (tried, tried if passed.get(test) else tried - 1)
         if not passed.get(test):
-            print(f"FAILED {test}", *told[test][-20:], sep="\n    ", file=sys.stderr)
+            lines = [line for line in told[test] if not line.startswith("case ")]
+            print(f"FAILED {test}", *lines[:12], sep="\n    ", file=sys.stderr)
     return counts
 
 

@@ -386,7 +386,7 @@ mod tests {
         );
         assert!(config.is_none());
         for expected in [
-            "c.yaml:2:33: error: tls must be a mapping",
+            "c.yaml:2:34: error: tls must be a mapping",
             "listen is not an address with a port: `localhost:80`",
             "admin must be text",
             "shutdown_grace must be a duration",

@@ -217,9 +217,11 @@ mod tests {
     fn hsts(text: &str) -> Result<String, String> {
         let document = Document::parse("c.yaml", text).unwrap();
         let mut diagnostics = Diagnostics::default();
-        compile_hsts(document.root(), &mut diagnostics)
-            .map(|value| value.to_str().unwrap().to_owned())
-            .ok_or_else(|| diagnostics.located_in(&document).to_string())
+        let value = compile_hsts(document.root(), &mut diagnostics);
+        match value.filter(|_| !diagnostics.has_errors()) {
+            Some(value) => Ok(value.to_str().unwrap().to_owned()),
+            None => Err(diagnostics.located_in(&document).to_string()),
+        }
     }
 
     #[test]

@@ -59,8 +59,13 @@ pub struct Inheritance {
 }
 
 impl Inheritance {
-    /// Takes what the process before this one hands over; nothing where there is none.
+    /// Takes what the process before this one hands over; nothing where there is none. To be called
+    /// within a runtime.
     pub fn take() -> std::io::Result<Self> {
+        // Left alone, either would end the process until somebody listens to it.
+        for kind in [SignalKind::hangup(), SignalKind::user_defined2()] {
+            signal(kind)?;
+        }
         if std::env::var_os(TAKES_OVER).is_none() {
             return Ok(Self::default());
         }

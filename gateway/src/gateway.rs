@@ -295,7 +295,7 @@ impl Gateway {
     /// takes over from another process has to answer its first request as that would have.
     pub async fn prepare(&self) -> Result<(), String> {
         let keys = Arc::clone(self.shared.current().proofs.keys());
-        keys.fetch_missing(PREPARE)
+        keys.fetch_missing(PREPARE, None)
             .await
             .map_err(|errors| errors.join("; "))?;
         let Known::Mirror(feed) = &self.shared.known else {
@@ -340,7 +340,8 @@ impl Gateway {
             return;
         };
         let mut server = Server::new_with_opt_and_conf(None, self.server_conf());
-        // Never sent: the admin listener answers while the edge drains, and ends with the server.
+        // The admin listener answers while the edge drains, and ends with the server; where another process
+        // goes on with its socket, it ends with the edge: who asks is to be told of the one that serves.
         let admin_end = watch::channel(false).0;
         let proxy = GatewayProxy {
             shared: Arc::clone(&self.shared),
@@ -414,6 +415,7 @@ impl Gateway {
             grace: self.config.shutdown_grace,
             sockets: Arc::clone(&self.sockets),
             handover: self.handover.clone(),
+            admin_end,
         };
         server.run(RunArgs {
             shutdown_signal: Box::new(drain),
@@ -460,6 +462,7 @@ struct Drain {
     grace: Duration,
     sockets: Arc<Sockets>,
     handover: Handover,
+    admin_end: watch::Sender<bool>,
 }
 
 #[async_trait]
@@ -471,7 +474,10 @@ impl ShutdownSignalWatch for Drain {
         let start = Instant::now();
         // Clients of another process's sockets are given the time to come over.
         let least = match self.handover.is_done() {
-            true => LINGER + FLUSH,
+            true => {
+                self.admin_end.send_replace(true);
+                LINGER + FLUSH
+            }
             false => Duration::ZERO,
         };
         tracing::info!(grace = ?self.grace, in_flight = self.shared.in_flight.count(), "draining");

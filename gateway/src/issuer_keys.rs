@@ -110,9 +110,19 @@ impl IssuerKeys {
         }
     }
 
-    /// Fetches the keys of those issuers that have none yet, all within `timeout`.
-    pub(crate) async fn fetch_missing(&self, timeout: Duration) -> Result<(), Vec<String>> {
+    /// Fetches the keys of those issuers that have none yet, all within `timeout`; not of those that
+    /// are as they were `before`, which others fetch.
+    pub(crate) async fn fetch_missing(
+        &self,
+        timeout: Duration,
+        before: Option<&Self>,
+    ) -> Result<(), Vec<String>> {
+        let is_new = |slot: &&Arc<Slot>| {
+            let mut known = before.iter().flat_map(|before| &before.slots);
+            !known.any(|known| Arc::ptr_eq(known, slot))
+        };
         let missing = self.slots.iter().filter(|slot| slot.keys.load().is_none());
+        let missing = missing.filter(is_new);
         let fetches = missing.filter_map(|slot| match &slot.issuer.keys {
             KeySource::JwksUrl { url, .. } => Some(async move {
                 let fetched = tokio::time::timeout(timeout, self.client.fetch(url)).await;

@@ -135,6 +135,25 @@ fn what_is_bound_to_the_process_is_refused_by_name() {
 }
 
 #[test]
+fn the_section_is_checked_like_every_other() {
+    let (backend, key) = (Backend::start(), Key::es256("k1"));
+    for (section, said) in [
+        ("reload: { watch: maybe }\n", "reload.watch"),
+        ("reload: { wach: false }\n", "did you mean `watch`?"),
+        ("reload: {}\n", "`watch` is missing"),
+        ("reload: off\n", "reload must be a mapping"),
+    ] {
+        let (finished, _) = Setup::foreign(&backend, &[&key]).append(section).fail();
+        assert_eq!(finished.code, 1, "{finished:?}");
+        assert!(
+            finished.stderr.contains(said),
+            "{said} is not in {}",
+            finished.stderr
+        );
+    }
+}
+
+#[test]
 fn a_change_of_the_file_is_taken_over_without_being_asked() {
     let (backend, key) = (Backend::start(), Key::es256("k1"));
     let service = Setup::foreign(&backend, &[&key]).start();

@@ -7,7 +7,8 @@ use std::sync::mpsc::channel;
 use std::thread;
 
 use crate::harness::{
-    Backend, Connection, Key, PASSWORD, Reply, Service, Setup, Socket, claims, eventually, get, login, mint,
+    Backend, Connection, Key, OWN, PASSWORD, Reply, Service, Setup, Socket, claims, eventually, get, login,
+    mint,
 };
 use crate::streams::accept;
 
@@ -106,6 +107,10 @@ fn a_request_that_is_open_ends_at_the_old_one_and_the_next_is_the_new_ones() {
     let text = text.replace("control: ", "workers: 1\ncontrol: ");
     service.folder.write("config.yaml", text);
     let _successor = upgrade(&service);
+    for _ in 0..5 {
+        // The one that drains is not asked any more.
+        get("/readyz").send(service.admin).expect(200);
+    }
     service.ask(&get("/public/x")).expect_refusal(404, "no_route");
     service.ask(&get("/api/x").bearer(&token)).expect(200);
     assert!(service.process.ended().is_none(), "it waits for what is open");
@@ -162,4 +167,17 @@ fn a_ban_holds_across_an_upgrade_and_finds_what_the_old_one_still_drains() {
     stream.wait_until_gone();
     wait_until_ended(&mut service);
     service.ask(&alice.get("/api/x")).expect_refusal(401, "revoked");
+}
+
+#[test]
+fn an_auth_service_alone_goes_on_too() {
+    let backend = Backend::start();
+    let mut service = Setup::auth(OWN).api(&backend).listening(|service| service.auth);
+    let added = service.command_with_input(&["user", "add", "alice", "--password-stdin"], PASSWORD);
+    assert_eq!(added.code, 0, "{added:?}");
+    let before = service.told(&["user", "list", "--json"]);
+    let _successor = upgrade(&service);
+    wait_until_ended(&mut service);
+    assert_eq!(service.told(&["user", "list", "--json"]), before);
+    get("/.well-known/jwks.json").send(service.auth).expect(200);
 }

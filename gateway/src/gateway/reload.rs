@@ -60,7 +60,8 @@ impl Gateway {
         if let Some(own_keys) = &self.own_keys {
             keys.follow_own(own_keys.clone());
         }
-        keys.fetch_missing(FETCH_TIMEOUT).await?;
+        keys.fetch_missing(FETCH_TIMEOUT, Some(current.proofs.keys()))
+            .await?;
         let mut changed: Vec<_> = upstreams_that_changed(&current, &config).collect();
         changed.extend(keys.changed_since(current.proofs.keys()));
         let mut report = ReloadReport {

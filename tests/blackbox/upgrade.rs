@@ -28,15 +28,23 @@ impl Drop for Successor {
 /// Asks for an upgrade, and waits until the successor serves.
 #[track_caller]
 fn upgrade(service: &Service) -> Successor {
-    service.process.signal("USR2");
-    eventually("the successor serves", || {
+    let pid_in = |text: &str| {
         let said = service.process.stderr();
-        let line = said
-            .lines()
-            .find(|line| line.contains("upgraded: the successor serves"))?;
+        let line = said.lines().rfind(|line| line.contains(text))?.to_owned();
         let pid = line.split("pid=").nth(1)?.split_whitespace().next()?;
-        Some(Successor(pid.parse().unwrap()))
-    })
+        Some(pid.parse().unwrap())
+    };
+    let before = pid_in("a successor starts");
+    service.process.signal("USR2");
+    let successor = eventually("a successor starts", || {
+        let pid = pid_in("a successor starts");
+        pid.filter(|_| pid != before).map(Successor)
+    });
+    eventually("the successor serves", || {
+        let pid = pid_in("upgraded: the successor serves")?;
+        (pid == successor.0).then_some(())
+    });
+    successor
 }
 
 #[track_caller]

@@ -48,7 +48,10 @@ fuzz_target!(|text: &str| {
 /// Every `c.yaml:LINE:COLUMN` is a place of the text.
 fn places_are_in(text: &str, diagnostics: &str) {
     let lines = text.split('\n').count();
-    for place in diagnostics.lines().filter_map(|line| line.strip_prefix("c.yaml:")) {
+    for place in diagnostics
+        .lines()
+        .filter_map(|line| line.strip_prefix("c.yaml:"))
+    {
         let number: String = place.chars().take_while(char::is_ascii_digit).collect();
         if let Ok(line) = number.parse::<usize>() {
             assert!(line <= lines, "{diagnostics}");

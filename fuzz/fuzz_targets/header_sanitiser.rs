@@ -59,7 +59,13 @@ fn strips_what_it_must(before: &HeaderMap) {
 /// Lower case, and everything that is neither letter nor digit a dash.
 fn by_hand(name: &str) -> String {
     name.chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
+        .map(|c| {
+            if c.is_ascii_alphanumeric() {
+                c.to_ascii_lowercase()
+            } else {
+                '-'
+            }
+        })
         .collect()
 }
 
@@ -70,16 +76,33 @@ fn means_one_thing(facts: &RequestFacts<'_>, version: Version) {
     if version == Version::HTTP_11 {
         assert_eq!(count("host"), 1, "{told}");
     }
-    assert!(count("host") <= 1 && count("content-length") <= 1 && count("transfer-encoding") <= 1, "{told}");
-    assert!(count("content-length") + count("transfer-encoding") <= 1, "{told}");
+    assert!(
+        count("host") <= 1 && count("content-length") <= 1 && count("transfer-encoding") <= 1,
+        "{told}"
+    );
+    assert!(
+        count("content-length") + count("transfer-encoding") <= 1,
+        "{told}"
+    );
     if let Some(length) = facts.headers().get("content-length") {
-        assert!(!length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit), "{told}");
+        assert!(
+            !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit),
+            "{told}"
+        );
     }
     let target = facts.forward_target();
     assert_eq!(target.first(), Some(&b'/'), "{told}");
-    assert!(target.iter().all(|byte| (0x21..0x7f).contains(byte) && *byte != b'#'), "{told}");
+    assert!(
+        target
+            .iter()
+            .all(|byte| (0x21..0x7f).contains(byte) && *byte != b'#'),
+        "{told}"
+    );
     assert!(!["TRACE", "CONNECT"].contains(&facts.method().as_str()), "{told}");
     let host = facts.host();
-    assert!(!host.is_empty() && !host.contains(['@', '/', '\\', ' ', ',', '?', '#']), "{told}");
+    assert!(
+        !host.is_empty() && !host.contains(['@', '/', '\\', ' ', ',', '?', '#']),
+        "{told}"
+    );
     assert_eq!(host, host.to_ascii_lowercase(), "{told}");
 }

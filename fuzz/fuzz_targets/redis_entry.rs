@@ -3,7 +3,7 @@
 
 #![no_main]
 
-use durward_contract::wire::{decode, ended_grant, encode, slot, target, target_words};
+use durward_contract::wire::{decode, encode, ended_grant, slot, target, target_words};
 use durward_contract::{News, Target};
 use libfuzzer_sys::fuzz_target;
 
@@ -22,7 +22,11 @@ fuzz_target!(|input: &[u8]| {
         assert_eq!(ended_grant(news).is_some(), ends_a_key, "{text}");
     }
     if let (Some(one), Some(other)) = (one, other) {
-        assert_eq!(slot(&one) == slot(&other), said_of(&one) == said_of(&other), "{one:?} {other:?}");
+        assert_eq!(
+            slot(&one) == slot(&other),
+            said_of(&one) == said_of(&other),
+            "{one:?} {other:?}"
+        );
     }
 });
 

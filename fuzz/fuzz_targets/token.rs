@@ -8,9 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
 
 use durward_policy::{Algorithm, KeySet, Policy, VerifiedToken, prove};
-use jwt_simple::prelude::{
-    Duration, HS256Key, MACLike, NoCustomClaims, UnixTimeStamp, VerificationOptions,
-};
+use jwt_simple::prelude::{Duration, HS256Key, MACLike, NoCustomClaims, UnixTimeStamp, VerificationOptions};
 use libfuzzer_sys::fuzz_target;
 
 #[path = "../../gateway/policy/tests/support/mod.rs"]
@@ -34,7 +32,10 @@ static POLICY: LazyLock<Policy> = LazyLock::new(|| support::policy(POLICY_TEXT))
 static KEYS: LazyLock<FixedKeys> = LazyLock::new(|| {
     let keys = Arc::new(KeySet::from_secret(SECRET, Algorithm::HS256, 1).unwrap());
     FixedKeys(HashMap::from_iter(
-        POLICY.issuers().iter().map(|issuer| (issuer.id, Arc::clone(&keys))),
+        POLICY
+            .issuers()
+            .iter()
+            .map(|issuer| (issuer.id, Arc::clone(&keys))),
     ))
 });
 static OTHER: LazyLock<HS256Key> = LazyLock::new(|| HS256Key::from_bytes(SECRET));
@@ -56,7 +57,9 @@ fuzz_target!(|input: &[u8]| {
 fn another_agrees(token: &str, proved: &VerifiedToken) {
     let (issued, expires) = (proved.issued_at().0, proved.expires_at().0);
     // Times are judged by each request, not by the proof; the other library judges them at once.
-    let Ok(at) = u64::try_from(expires.saturating_sub(1)) else { return };
+    let Ok(at) = u64::try_from(expires.saturating_sub(1)) else {
+        return;
+    };
     if issued >= expires || proved.not_before().is_some_and(|instant| instant.0 >= expires) {
         return;
     }

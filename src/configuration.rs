@@ -245,6 +245,7 @@ fn compile(
         refuse_fixed(&names, gateway, diagnostics);
     }
     if let (Some(gateway), Some(policy)) = (&gateway, &policy) {
+        refuse_limits_without_store(gateway, policy, diagnostics);
         refuse_shared_assertion(gateway, policy, root.place, diagnostics);
     }
 
@@ -303,6 +304,7 @@ struct PolicyNodes<'a> {
     strip: Option<&'a Node>,
     routes: Option<&'a Node>,
     revocations: Option<&'a Node>,
+    rate_limits: Option<&'a Node>,
 }
 
 impl<'a> PolicyNodes<'a> {
@@ -314,6 +316,7 @@ impl<'a> PolicyNodes<'a> {
             strip: file.optional("strip"),
             routes: file.optional("routes"),
             revocations: file.optional("revocations"),
+            rate_limits: file.optional("rate_limits"),
         }
     }
 
@@ -354,6 +357,7 @@ impl<'a> PolicyNodes<'a> {
             strip: self.strip,
             routes: self.routes,
             revocations: self.revocations,
+            rate_limits: self.rate_limits,
             upstream_names: &upstream_names,
             auth_in_process,
             own_issuer,
@@ -388,6 +392,19 @@ fn refuse_shared_assertion(
     if let Some(name) = names.find(|name| assertion.is_taken_for(name.as_str())) {
         let message = format!("the identity header `{name}` is the assertion's");
         diagnostics.error(place, message, "give one of the two another name");
+    }
+}
+
+/// What gateways count together they count in a store.
+fn refuse_limits_without_store(gateway: &GatewayConfig, policy: &Policy, diagnostics: &mut Diagnostics) {
+    let mut shared = policy.rate_limits().iter().filter(|limit| limit.shared.is_some());
+    if let (Some(limit), None) = (shared.next(), &gateway.rate_limit_store) {
+        let message = format!(
+            "the rate limit `{}` is shared, and there is no `rate_limit_store`",
+            limit.name
+        );
+        let advice = "write `rate_limit_store: { store: redis://HOST:PORT }`, or remove `shared`";
+        diagnostics.error(limit.place, message, advice);
     }
 }
 

@@ -10,6 +10,7 @@ mod configuration;
 mod control;
 mod demo;
 mod exit;
+mod log;
 mod loopback;
 mod news;
 mod news_metrics;
@@ -65,7 +66,7 @@ fn run(command: Command) -> Result<(), Failure> {
 /// Runs a service: with a log on standard error, on all cores.
 fn serve(service: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     upgrade::note_binary();
-    log_to_standard_error();
+    log::to_standard_error();
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -80,27 +81,4 @@ fn ask(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure
         .build()
         .map_err(Failure::failed)?
         .block_on(command)
-}
-
-/// `DURWARD_LOG` holds filter directives (`debug`, `durward_gateway=trace`); the default is `info`.
-/// Libraries are held to `info` whatever it says: below that, Pingora writes out whole requests,
-/// with the credentials that are in them.
-fn log_to_standard_error() {
-    use std::io::IsTerminal;
-    use tracing::{Level, Metadata};
-    use tracing_subscriber::filter::{EnvFilter, filter_fn};
-    use tracing_subscriber::prelude::*;
-
-    let asked =
-        EnvFilter::try_from_env("DURWARD_LOG").unwrap_or_else(|_| EnvFilter::new("info,pingora=warn"));
-    let held = |metadata: &Metadata<'_>| {
-        *metadata.level() <= Level::INFO || metadata.target().starts_with("durward")
-    };
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    tracing_subscriber::registry()
-        .with(lines.with_filter(filter_fn(held)))
-        .with(asked)
-        .init();
 }

@@ -27,13 +27,17 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The top-level keys that can change while the gateway runs. Every other that differs is a reason to
 /// refuse the file, named in the refusal.
-pub const RELOADABLE: [&str; 12] = [
+pub const RELOADABLE: [&str; 16] = [
+    "failure_limit",
     // Who may ask there, not where.
     "forward_auth",
     "identity_headers",
     "issuers",
+    "max_connections",
+    "max_connections_per_address",
     "max_header_bytes",
     "proof_cache",
+    "rate_limits",
     "reload",
     // `when_unknown` alone.
     "revocations",

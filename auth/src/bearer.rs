@@ -106,6 +106,7 @@ impl OwnTokens {
             strip: None,
             routes: section.optional("routes"),
             revocations: section.optional("revocations"),
+            rate_limits: None,
             upstream_names: &[("auth".to_owned(), Place::default())],
             own_issuer: Some(OwnIssuer {
                 key_announce: config.signing_key_announce,

@@ -9,12 +9,14 @@ use pingora::apps::http_app::ServeHttp;
 use pingora::protocols::http::ServerSession;
 use prometheus::proto::{MetricFamily, MetricType};
 
+use crate::connections::Full;
 use crate::decision::Known;
 use crate::generation::Generation;
 use crate::listener_tls;
 use crate::lookup::Lookups;
 use crate::metrics::{counter, encode, family, gauge, histogram, single_counter, single_gauge};
 use crate::proxy::Shared;
+use crate::rate_limits::SharedQuotas;
 use crate::readiness::Readiness;
 use crate::revocation_feed::RevocationFeed;
 use crate::upstreams;
@@ -99,6 +101,9 @@ fn families(shared: &Shared) -> Vec<MetricFamily> {
     let generation = shared.current();
     families.extend(upstreams::families(&generation.upstreams));
     families.extend(stream_families(shared));
+    families.extend(limit_families(shared, &generation));
+    let store = shared.tallies.store();
+    families.extend(store.into_iter().flat_map(|store| limit_store_families(store)));
     families.extend(revocation_families(shared));
     families.extend(key_families(&generation));
     families.extend(cache_families(&generation));
@@ -122,6 +127,11 @@ fn families(shared: &Shared) -> Vec<MetricFamily> {
         "Access log lines that could not be written",
         shared.log.dropped(),
     ));
+    families.push(single_counter(
+        "durward_access_log_left_out_total",
+        "Access log lines of refused requests beyond refused_log_limit",
+        shared.log.left_out(),
+    ));
     families.extend(
         shared
             .neighbours
@@ -130,6 +140,69 @@ fn families(shared: &Shared) -> Vec<MetricFamily> {
             .flat_map(prometheus::Registry::gather),
     );
     families
+}
+
+fn limit_families(shared: &Shared, generation: &Generation) -> Vec<MetricFamily> {
+    let connections = &shared.connections;
+    let refused = Full::ALL.map(|full| counter(&[("limit", full.key())], connections.refused(full)));
+    let failures = generation
+        .failures
+        .iter()
+        .map(|limit| ("failure_limit", limit.taken_over()));
+    let counts = || generation.rate_limits.counts();
+    let full = failures
+        .chain(counts().map(|limit| (limit.name(), limit.taken_over())))
+        .map(|(limit, count)| counter(&[("limit", limit)], count));
+    let limited = counts().map(|limit| counter(&[("limit", limit.name())], limit.refused()));
+    vec![
+        single_gauge(
+            "durward_connections",
+            "Connections of the edge that are open",
+            whole(connections.open() as u64),
+        ),
+        single_gauge(
+            "durward_connections_max",
+            "Connections that the edge takes at the same time",
+            whole(connections.most() as u64),
+        ),
+        family(
+            "durward_connections_refused_total",
+            "Connections that were closed because a limit was reached",
+            MetricType::COUNTER,
+            refused.to_vec(),
+        ),
+        family(
+            "durward_limit_table_full_total",
+            "Clients that took over what another owed, because a limit's table was full",
+            MetricType::COUNTER,
+            full.collect(),
+        ),
+        family(
+            "durward_rate_limited_total",
+            "Requests that a rate limit refused",
+            MetricType::COUNTER,
+            limited.collect(),
+        ),
+    ]
+}
+
+fn limit_store_families(store: &SharedQuotas) -> Vec<MetricFamily> {
+    let outcomes = store
+        .outcomes()
+        .map(|(outcome, count)| counter(&[("outcome", outcome.name())], count));
+    vec![
+        single_gauge(
+            "durward_rate_limit_store_up",
+            "1 where the store of shared rate limits answered when it was last looked at",
+            f64::from(u8::from(store.is_up())),
+        ),
+        family(
+            "durward_rate_limit_store_total",
+            "Questions to the store of shared rate limits",
+            MetricType::COUNTER,
+            outcomes.collect(),
+        ),
+    ]
 }
 
 fn stream_families(shared: &Shared) -> Vec<MetricFamily> {

@@ -1,5 +1,5 @@
 //! The wrapper around Pingora's proxy that can end a request from outside, and that puts a deadline
-//! on its header section.
+//! on its header section, on the idle time before it, and on each piece of its response.
 //!
 //! Dropping the inner future closes both connections (on HTTP/2 it resets the stream). Such a future
 //! never reaches `logging`; the request's context records it when it is dropped.
@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use durward_policy::whole_seconds;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::H2Options;
@@ -43,10 +44,31 @@ pub(crate) fn begin_request() -> Arc<RequestHandle> {
 pub(crate) struct Cancellable<P> {
     inner: Arc<P>,
     streams: Arc<LiveStreams>,
-    header_timeout: Duration,
+    times: ConnectionTimes,
     server_options: HttpServerOptions,
     max_header_bytes: usize,
     door: Door,
+}
+
+/// How long a connection waits for its client.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ConnectionTimes {
+    /// From the first byte of a header section to its end.
+    pub(crate) header: Duration,
+    /// For the next request, on HTTP/1.1 in whole seconds; as the application says if absent.
+    pub(crate) keepalive: Option<Duration>,
+    /// For a piece of a response to be taken; for ever if absent.
+    pub(crate) send: Option<Duration>,
+}
+
+impl ConnectionTimes {
+    /// To be called before a request is read. A connection that is to end is left to end.
+    fn apply_to(self, session: &mut ServerSession) {
+        session.set_write_timeout(self.send);
+        if let (Some(_), Some(keepalive)) = (session.get_keepalive(), self.keepalive) {
+            session.set_keepalive(Some(whole_seconds(keepalive).into()));
+        }
+    }
 }
 
 impl<P> Cancellable<P> {
@@ -54,16 +76,16 @@ impl<P> Cancellable<P> {
     pub(crate) fn new(
         inner: Arc<P>,
         streams: Arc<LiveStreams>,
-        header_timeout: Duration,
+        times: ConnectionTimes,
         max_header_bytes: usize,
         door: Door,
     ) -> Self {
         let mut server_options = HttpServerOptions::default();
-        server_options.h2_idle_timeout = Some(http2::IDLE_TIMEOUT);
+        server_options.h2_idle_timeout = Some(times.keepalive.unwrap_or(http2::IDLE_TIMEOUT));
         Self {
             inner,
             streams,
-            header_timeout,
+            times,
             server_options,
             max_header_bytes,
             door,
@@ -90,12 +112,13 @@ impl<P: HttpServerApp + Send + Sync + 'static> HttpServerApp for Cancellable<P> 
         'w: 'f,
         Self: 'f,
     {
+        self.times.apply_to(&mut session);
         let reused = session.take_connection_user_context().is_some();
         Box::pin(CancellableRequest {
             inner: self.inner.process_new_http(session, shutdown),
             handle: None,
             number: RequestNumber::next(),
-            deadline: HeaderDeadline::new(self.header_timeout, reused),
+            deadline: HeaderDeadline::new(self.times.header, reused),
             timer: None,
             streams: &self.streams,
         })

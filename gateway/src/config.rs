@@ -8,8 +8,10 @@ use durward_config::{Diagnostics, Node, Place, Section, Value};
 
 use crate::assertion::{AssertionConfig, compile_assertion};
 use crate::client_address::{TrustedProxies, compile_trusted_proxies};
+use crate::client_limits::{ClientLimitNodes, ClientLimits};
 use crate::forward_auth::{ForwardAuthConfig, compile_forward_auth};
 use crate::listener_config::{ListenerConfig, compile_listen};
+use crate::rate_limits::{RateLimitStore, compile_rate_limit_store};
 use crate::secret::resolve;
 use crate::upstream_config::{UpstreamConfig, compile_upstreams};
 
@@ -50,6 +52,10 @@ pub struct GatewaySections<'a> {
     pub header_timeout: Option<&'a Node>,
     /// `trusted_proxies`: whose word about the client is taken.
     pub trusted_proxies: Option<&'a Node>,
+    /// What clients may take.
+    pub client_limits: ClientLimitNodes<'a>,
+    /// `rate_limit_store`: where gateways count together.
+    pub rate_limit_store: Option<&'a Node>,
     /// Where the file begins: the place of what is missing.
     pub place: Place,
 }
@@ -71,6 +77,8 @@ impl<'a> GatewaySections<'a> {
             max_header_bytes: section.optional("max_header_bytes"),
             header_timeout: section.optional("header_timeout"),
             trusted_proxies: section.optional("trusted_proxies"),
+            client_limits: ClientLimitNodes::take(section),
+            rate_limit_store: section.optional("rate_limit_store"),
             place: section.place(),
         }
     }
@@ -119,6 +127,10 @@ pub struct GatewayConfig {
     pub header_timeout: Duration,
     /// Whose word about the client is taken.
     pub trusted_proxies: TrustedProxies,
+    /// What clients may take.
+    pub client_limits: ClientLimits,
+    /// Where gateways count together; nowhere if absent.
+    pub rate_limit_store: Option<RateLimitStore>,
 }
 
 impl GatewayConfig {
@@ -143,6 +155,8 @@ impl GatewayConfig {
             max_header_bytes,
             header_timeout,
             trusted_proxies,
+            client_limits,
+            rate_limit_store,
             place,
         } = sections;
         let mut found = Diagnostics::default();
@@ -193,6 +207,8 @@ impl GatewayConfig {
                 d,
             ),
             trusted_proxies: compile_trusted_proxies(trusted_proxies, d),
+            client_limits: ClientLimits::compile(client_limits, d),
+            rate_limit_store: compile_rate_limit_store(rate_limit_store, base, d),
         };
         config.check_admin(admin, d);
         config.check_forward_auth(forward_auth, d);

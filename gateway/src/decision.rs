@@ -15,6 +15,7 @@ use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
 use crate::clock;
+use crate::failure_limit::LimitedProofs;
 use crate::generation::Generation;
 use crate::judged_again::{RequestHead, Standing as OpenStanding, Verdict, judge_again};
 use crate::listener_tls::TlsConnection;
@@ -110,11 +111,11 @@ impl Revocations for KnownAt<'_> {
     }
 }
 
-/// A request after its decision, or before the store was asked.
+/// A request after its decision, or before a store was asked.
 pub(crate) enum Admission<'s> {
     /// It is decided; a rejection is for the caller to answer with.
     Decided(Result<(), Rejection>),
-    /// In lookup mode.
+    /// In lookup mode, and where gateways count its route's requests together.
     Asking(Box<Asking<'s>>),
 }
 
@@ -148,15 +149,23 @@ pub(crate) fn admit<'s>(
     let now = clock::unix_seconds(record.wall);
     let version = shared.known.version();
     let result = match judge(shared, generation, asked, record, now, &mut timer) {
-        Ok(None) => enter(shared, generation, asked, record, version),
-        Ok(Some(pending)) => {
-            return Admission::Asking(Box::new(Asking {
-                shared,
-                generation,
-                head: asked.head(&record.raw),
-                pending,
-                timer,
-            }));
+        Ok(pending) => {
+            let question = match pending {
+                Some(pending) => Some(Question::Revoked(pending)),
+                None if is_counted_together(generation, record) => Some(Question::Counting { version }),
+                None => None,
+            };
+            if let Some(question) = question {
+                return Admission::Asking(Box::new(Asking {
+                    shared,
+                    generation,
+                    head: asked.head(&record.raw),
+                    question,
+                    timer,
+                }));
+            }
+            count(generation, record)
+                .and_then(|()| enter(shared, generation, |raw| asked.head(raw), record, version))
         }
         Err(rejection) => Err(rejection),
     };
@@ -183,42 +192,106 @@ pub(crate) fn preflight(
     Some(preflight)
 }
 
-/// A request that waits for the store's answer.
+/// What a store is asked.
+enum Question<'s> {
+    /// Whether the credential is revoked.
+    Revoked(Box<Pending<'s>>),
+    /// Whether it is one request too many. It is permitted, as of this version of what is known.
+    Counting { version: u64 },
+}
+
+/// A request that waits for a store's answer.
 pub(crate) struct Asking<'s> {
     shared: &'s Shared,
     generation: &'s Generation,
     head: RequestHead,
-    pending: Box<Pending<'s>>,
+    question: Question<'s>,
     timer: PhaseTimer,
 }
 
 impl Asking<'_> {
-    /// Enters the request among the open ones, and then asks: either this sees what is listed, or
-    /// the next round about what is open does.
+    /// Asks, and decides.
     pub(crate) async fn answer(self, record: &mut RequestRecord) -> Result<(), Rejection> {
         let Self {
             shared,
             generation,
             head,
-            pending,
+            question,
             mut timer,
         } = self;
-        let standing = OpenStanding::with(generation, Some(pending.principal()), pending.route());
-        let registration = shared
-            .streams
-            .enter(&record.handle, standing, generation.number, head.clone());
-        record.registration = Some(registration);
-        record.handle.set_asking(true);
-        let answer = shared.known.ask(pending.keys()).await;
-        record.handle.set_asking(false);
-        let result = match pending.conclude(&answer, &mut timer) {
-            Ok(permit) => {
-                record.permit = Some(permit);
-                keep_up(shared, generation, record, &head)
+        let result = match question {
+            Question::Revoked(pending) => {
+                look_up(shared, generation, *pending, &head, &mut timer, record).await
             }
-            Err(Refusal { rejection, .. }) => Err(rejection),
+            Question::Counting { version } => match count_together(generation, record).await {
+                Ok(()) => enter(shared, generation, |_| head.clone(), record, version),
+                Err(rejection) => Err(rejection),
+            },
         };
         settle(shared, generation, record, &mut timer, result)
+    }
+}
+
+/// Enters the request among the open ones, and then asks: either this sees what is listed, or the next
+/// round about what is open does.
+async fn look_up(
+    shared: &Shared,
+    generation: &Generation,
+    pending: Pending<'_>,
+    head: &RequestHead,
+    timer: &mut PhaseTimer,
+    record: &mut RequestRecord,
+) -> Result<(), Rejection> {
+    let standing = OpenStanding::with(generation, Some(pending.principal()), pending.route());
+    let registration = shared
+        .streams
+        .enter(&record.handle, standing, generation.number, head.clone());
+    record.registration = Some(registration);
+    record.handle.set_asking(true);
+    let answer = shared.known.ask(pending.keys()).await;
+    record.handle.set_asking(false);
+    match pending.conclude(&answer, timer) {
+        Ok(permit) => record.permit = Some(permit),
+        Err(Refusal { rejection, .. }) => return Err(rejection),
+    }
+    match is_counted_together(generation, record) {
+        true => count_together(generation, record).await?,
+        false => count(generation, record)?,
+    }
+    keep_up(shared, generation, record, head)
+}
+
+/// Counts a request where gateways do so together before its credential is looked at; everything else
+/// is left to [`admit`].
+pub(crate) async fn arrive(
+    shared: &Shared,
+    generation: &Generation,
+    session: &Session,
+    record: &mut RequestRecord,
+) -> Result<(), Rejection> {
+    let (Some(client), Ok(facts)) = (record.client, session.facts(shared, generation, &record.raw)) else {
+        return Ok(());
+    };
+    let Ok(found) = generation.policy.routes().lookup(&facts) else {
+        return Ok(());
+    };
+    let ids = &found.route.rate_limits.on_arrival;
+    if !generation.rate_limits.are_shared(ids) {
+        return Ok(());
+    }
+    record.route = Some(found.route.id);
+    record.has_arrived = true;
+    let mut timer = PhaseTimer::since(record.started);
+    let counted = generation
+        .rate_limits
+        .on_arrival_together(ids, client, record.started, &mut record.standings)
+        .await;
+    match counted {
+        Ok(()) => Ok(()),
+        Err(rejection) => {
+            record.wall = clock::wall_at(record.started);
+            settle(shared, generation, record, &mut timer, Err(rejection))
+        }
     }
 }
 
@@ -249,12 +322,32 @@ fn judge<'s>(
     now: UnixSeconds,
     timer: &mut PhaseTimer,
 ) -> Result<Option<Box<Pending<'s>>>, Rejection> {
+    let client = record.counted_client();
     let facts = asked.facts(shared, generation, &record.raw)?;
+    // What has no route is left to the decision.
+    if generation.policy.limits_on_arrival()
+        && !record.has_arrived
+        && let Some(client) = client
+        && let Ok(found) = generation.policy.routes().lookup(&facts)
+    {
+        record.route = Some(found.route.id);
+        generation
+            .rate_limits
+            .on_arrival(found.route, client, record.started, &mut record.standings)?;
+    }
+    let failures = generation
+        .failures
+        .as_ref()
+        .and_then(|limit| Some(limit.of(client?, record.started)));
+    let proofs = LimitedProofs {
+        proofs: &generation.proofs,
+        failures,
+    };
     let known = KnownAt {
         known: &shared.known,
         at: record.started,
     };
-    let pending = match decide(&generation.policy, &facts, &generation.proofs, &known, now, timer) {
+    let pending = match decide(&generation.policy, &facts, &proofs, &known, now, timer) {
         Decision::Permit(permit) => {
             record.route = Some(permit.route());
             record.permit = Some(permit);
@@ -266,7 +359,10 @@ fn judge<'s>(
         }
         Decision::Refuse(Refusal { route, rejection }) => {
             record.route = route;
-            return Err(rejection);
+            return Err(match failures {
+                Some(failures) => failures.count(rejection),
+                None => rejection,
+            });
         }
     };
     record.forward_target = differs(facts.forward_target(), asked.sent_target());
@@ -335,18 +431,17 @@ fn differs(judged: &[u8], sent: &[u8]) -> Option<Vec<u8>> {
 fn enter(
     shared: &Shared,
     generation: &Generation,
-    asked: &impl Asked,
+    head: impl Fn(&Bytes) -> RequestHead,
     record: &mut RequestRecord,
     version: u64,
 ) -> Result<(), Rejection> {
     let Some(permit) = &record.permit else {
         return Ok(());
     };
-    let head = asked.head(&record.raw);
     let standing = OpenStanding::of(generation, permit);
     let registration = shared
         .streams
-        .enter(&record.handle, standing, generation.number, head);
+        .enter(&record.handle, standing, generation.number, head(&record.raw));
     let revoked = permit
         .principal()
         .is_some_and(|principal| shared.known.version() != version && shared.known.bars(principal));
@@ -356,7 +451,7 @@ fn enter(
     }
     match shared.is_current(generation) {
         true => Ok(()),
-        false => keep_up(shared, generation, record, &asked.head(&record.raw)),
+        false => keep_up(shared, generation, record, &head(&record.raw)),
     }
 }
 
@@ -381,6 +476,38 @@ fn keep_up(
             }
             Ok(())
         }
+    }
+}
+
+/// Whether a permitted request is one that gateways count together.
+fn is_counted_together(generation: &Generation, record: &RequestRecord) -> bool {
+    if !generation.rate_limits.has_store() || record.counted_client().is_none() {
+        return false;
+    }
+    let permit = record.permit.as_ref();
+    let route = permit.and_then(|permit| generation.policy.route(permit.route()));
+    route.is_some_and(|route| generation.rate_limits.are_shared(&route.rate_limits.on_permit))
+}
+
+async fn count_together(generation: &Generation, record: &mut RequestRecord) -> Result<(), Rejection> {
+    let Some(permit) = &record.permit else {
+        return Ok(());
+    };
+    let (policy, limits) = (&generation.policy, &generation.rate_limits);
+    limits
+        .on_permit_together(policy, permit, record.started, &mut record.standings)
+        .await
+}
+
+/// Counts a request that is permitted.
+fn count(generation: &Generation, record: &mut RequestRecord) -> Result<(), Rejection> {
+    let (policy, limits) = (&generation.policy, &generation.rate_limits);
+    if policy.rate_limits().is_empty() {
+        return Ok(());
+    }
+    match (&record.permit, record.counted_client()) {
+        (Some(permit), Some(_)) => limits.on_permit(policy, permit, record.started, &mut record.standings),
+        _ => Ok(()),
     }
 }
 

@@ -19,9 +19,11 @@ use tokio::task::{AbortHandle, JoinSet};
 use crate::access_log::{AccessLog, AccessLogWriter};
 use crate::admin::Admin;
 use crate::assertion::Assertions;
-use crate::cancellable::Cancellable;
+use crate::cancellable::{Cancellable, ConnectionTimes};
 use crate::config::GatewayConfig;
+use crate::connections::{Connections, Counted};
 use crate::decision::Known;
+use crate::descriptors;
 use crate::explain::{self, ExplainRequest};
 use crate::forward_auth::{ForwardAuth, ForwardAuthCounts};
 use crate::generation::{Generation, upstreams_are_there};
@@ -36,6 +38,7 @@ use crate::live_streams::Cut;
 use crate::lookup::Lookups;
 use crate::metrics::Metrics;
 use crate::proxy::{GatewayProxy, Shared};
+use crate::rate_limits::{SharedQuotas, Tallies};
 use crate::readiness::Readiness;
 use crate::redirect::Redirect;
 use crate::reloads::Reloads;
@@ -186,7 +189,8 @@ impl Gateway {
         };
         let assertions = config.assertion.as_ref().map(Assertions::new).transpose();
         let assertions = assertions.map_err(GatewayError::Keys)?;
-        let (log, log_writer) = AccessLog::open(&config.access_log).map_err(GatewayError::AccessLog)?;
+        let (log, log_writer) = AccessLog::open(&config.access_log, config.client_limits.refused_log_lines)
+            .map_err(GatewayError::AccessLog)?;
         let listeners = Listeners {
             edge: config
                 .listen
@@ -209,7 +213,10 @@ impl Gateway {
             .map_err(GatewayError::Certificate)?;
         let metrics = Metrics::new();
         let header = assertions.as_ref().map(Assertions::header);
-        let generation = Generation::first(config.clone(), policy, keys, header, &metrics);
+        let tallies = Tallies::new(config.rate_limit_store.as_ref());
+        let generation = Generation::first(config.clone(), policy, keys, header, &metrics, &tallies);
+        let clients = &config.client_limits;
+        let most = descriptors::most_connections(clients.max_connections, descriptors::raise_limit());
         let shared = Shared {
             tls,
             changes: watch::channel(generation.number).0,
@@ -220,6 +227,8 @@ impl Gateway {
             metrics,
             log,
             in_flight: InFlight::default(),
+            connections: Arc::new(Connections::new(most, clients.max_connections_per_address)),
+            tallies,
             asked: ForwardAuthCounts::default(),
             neighbours: OnceLock::new(),
             reloads: Reloads::default(),
@@ -356,16 +365,17 @@ impl Gateway {
                     known: self.shared.tls.iter().flatten().cloned().collect(),
                     port,
                 };
-                redirecting.push((self.cancellable(Arc::new(app)), bound));
+                let app = self.cancellable(Arc::new(app), self.times_of_clients());
+                redirecting.push((Counted::new(app, &self.shared), bound));
             } else {
                 let app = self
-                    .cancellable(Arc::clone(&proxy))
+                    .cancellable(Arc::clone(&proxy), self.times_of_clients())
                     .with_prior_knowledge(listener.http2 && tls.is_none());
                 let listener = Listener {
                     app: Arc::new(app),
                     tls: tls.clone(),
                 };
-                serving.push((listener, bound));
+                serving.push((Counted::new(listener, &self.shared), bound));
             }
         }
         let draining = || self.draining.subscribe();
@@ -379,7 +389,12 @@ impl Gateway {
             let app = ForwardAuth {
                 shared: Arc::clone(&self.shared),
             };
-            let app = self.cancellable(Arc::new(app));
+            let times = ConnectionTimes {
+                keepalive: None,
+                send: None,
+                ..self.times_of_clients()
+            };
+            let app = self.cancellable(Arc::new(app), times);
             let bound = vec![(app, bound)];
             server.add_service(BoundService::new("forward-auth", bound, None, draining()));
         }
@@ -404,6 +419,10 @@ impl Gateway {
             "health checks",
             HealthKeeper(Arc::clone(&self.shared)),
         ));
+        if let Some(store) = self.shared.tallies.store() {
+            let keeper = RateLimitKeeper(Arc::clone(store));
+            server.add_service(background_service("rate limits", keeper));
+        }
         if let Known::Store(_) = &self.shared.known {
             let keeper = LookupKeeper(Arc::clone(&self.shared));
             server.add_service(background_service("lookups", keeper));
@@ -423,11 +442,20 @@ impl Gateway {
         log_writer.finish();
     }
 
-    fn cancellable<P>(&self, app: Arc<P>) -> Cancellable<P> {
+    fn times_of_clients(&self) -> ConnectionTimes {
+        let clients = &self.config.client_limits;
+        ConnectionTimes {
+            header: self.config.header_timeout,
+            keepalive: Some(clients.keepalive_timeout),
+            send: Some(clients.send_timeout),
+        }
+    }
+
+    fn cancellable<P>(&self, app: Arc<P>, times: ConnectionTimes) -> Cancellable<P> {
         Cancellable::new(
             app,
             Arc::clone(&self.shared.streams),
-            self.config.header_timeout,
+            times,
             self.config.max_header_bytes,
             self.handover.door(),
         )
@@ -568,6 +596,19 @@ impl BackgroundService for KeyKeeper {
         tokio::select! {
             _ = shutdown.changed() => {}
             _ = async { tokio::join!(self.follow_own(), self.follow_revoked_keys(), self.keep_current()) } => {}
+        }
+    }
+}
+
+/// Keeps the connection to the store of shared rate limits.
+struct RateLimitKeeper(Arc<SharedQuotas>);
+
+#[async_trait]
+impl BackgroundService for RateLimitKeeper {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        tokio::select! {
+            _ = shutdown.changed() => {}
+            () = self.0.keep() => {}
         }
     }
 }

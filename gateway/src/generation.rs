@@ -11,11 +11,13 @@ use http::HeaderName;
 
 use crate::config::GatewayConfig;
 use crate::decision;
+use crate::failure_limit::FailureLimit;
 use crate::forward_auth::ForwardAuthConfig;
 use crate::forward_limits::Limits;
 use crate::issuer_keys::IssuerKeys;
 use crate::metrics::{Metrics, RouteCounts};
 use crate::proof_cache::ProofCache;
+use crate::rate_limits::{RateLimits, Tallies};
 use crate::upstreams::Upstream;
 
 /// One configuration, ready for requests.
@@ -30,6 +32,9 @@ pub(crate) struct Generation {
     limits: Vec<Limits>,
     /// By route, and then those of requests without one.
     counts: Vec<Arc<RouteCounts>>,
+    /// What bounds how many credentials of an address may fail.
+    pub(crate) failures: Option<FailureLimit>,
+    pub(crate) rate_limits: RateLimits,
 }
 
 impl Generation {
@@ -40,6 +45,7 @@ impl Generation {
         keys: IssuerKeys,
         assertion: Option<&HeaderName>,
         metrics: &Metrics,
+        tallies: &Tallies,
     ) -> Self {
         let proofs = ProofCache::new(Arc::new(keys), config.proof_cache_bytes);
         let upstreams = config
@@ -47,7 +53,7 @@ impl Generation {
             .iter()
             .map(|upstream| Arc::new(Upstream::new(upstream, assertion)))
             .collect();
-        Self::of(1, config, policy, proofs, upstreams, metrics)
+        Self::of(1, config, policy, proofs, upstreams, metrics, tallies)
     }
 
     /// The one that comes after this. An upstream of which the file says the same stays what it is,
@@ -59,6 +65,7 @@ impl Generation {
         keys: IssuerKeys,
         assertion: Option<&HeaderName>,
         metrics: &Metrics,
+        tallies: &Tallies,
     ) -> Self {
         let proofs = self.proofs.successor(Arc::new(keys), config.proof_cache_bytes);
         let upstreams = config
@@ -74,7 +81,15 @@ impl Generation {
                 }
             })
             .collect();
-        Self::of(self.number + 1, config, policy, proofs, upstreams, metrics)
+        Self::of(
+            self.number + 1,
+            config,
+            policy,
+            proofs,
+            upstreams,
+            metrics,
+            tallies,
+        )
     }
 
     fn of(
@@ -84,6 +99,7 @@ impl Generation {
         proofs: ProofCache,
         upstreams: Vec<Arc<Upstream>>,
         metrics: &Metrics,
+        tallies: &Tallies,
     ) -> Self {
         let of_route = |route: &Route| {
             let upstream = &config.upstreams[route.upstream.index()];
@@ -93,6 +109,8 @@ impl Generation {
             number,
             limits: policy.routes().iter().map(of_route).collect(),
             counts: metrics.of_routes(&policy),
+            failures: tallies.failure_limit(config.client_limits.failures),
+            rate_limits: RateLimits::new(&policy, tallies),
             config,
             policy,
             proofs,

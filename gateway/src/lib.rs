@@ -9,16 +9,18 @@
 //! | --- | --- |
 //! | the connection: TLS, HTTP/2, the way to HTTPS | `listener_tls.rs`, `http2.rs`, `redirect.rs` |
 //! | request lines that Pingora would mend | `checked_stream.rs`, `request_line.rs` |
+//! | the connection, as long as there is room for one | `connections.rs` |
 //! | its header deadline, its cancellation | `cancellable.rs` |
 //! | checks on the raw header that the parsed one no longer shows | `wire_checks.rs` |
 //! | whose request it is | `client_address.rs` |
 //! | facts, then the decision | `decision.rs` |
-//! | proofs that are remembered | `proof_cache.rs`, `issuer_keys.rs` |
+//! | proofs that are remembered, and no others for who fails too often | `proof_cache.rs`, `issuer_keys.rs`, `failure_limit.rs` |
 //! | revocations, and the open requests that they end | `mirror.rs`, `live_streams.rs`, `revocation_feed.rs` |
 //! | asking the application's own store instead, in lookup mode | `lookup.rs` |
 //! | the request that the upstream gets: identity stripped, then set | `upstream_request.rs` |
 //! | servers, and whose turn it is | `upstreams.rs` |
 //! | how long it may take and how large its body may be | `forward_limits.rs`, `deadlines.rs`, `request_body.rs` |
+//! | how often somebody may ask | `rate_limits.rs`, `quota_table.rs` |
 //! | the answer to a refused request | `problem.rs` |
 //! | the signed assertion of who asks | `assertion.rs` |
 //! | the other door: proxies that ask about requests of their own | `forward_auth.rs` |
@@ -34,16 +36,21 @@ mod addresses;
 mod admin;
 mod assertion;
 mod cancellable;
+mod capped_warning;
 mod checked_stream;
 mod client_address;
+mod client_limits;
 mod clock;
 mod config;
+mod connections;
 mod cors_response;
 mod deadlines;
 mod decision;
+mod descriptors;
 #[cfg(test)]
 mod end_to_end;
 mod explain;
+mod failure_limit;
 mod forward_auth;
 mod forward_limits;
 mod gateway;
@@ -69,6 +76,8 @@ mod networks;
 mod problem;
 mod proof_cache;
 mod proxy;
+mod quota_table;
+mod rate_limits;
 mod readiness;
 mod redirect;
 mod reloads;
@@ -78,6 +87,7 @@ mod request_record;
 mod revocation_feed;
 mod secret;
 mod sharded;
+mod store_connection;
 #[cfg(test)]
 mod testing;
 mod upstream_config;
@@ -87,6 +97,7 @@ mod wire_checks;
 
 pub use assertion::AssertionConfig;
 pub use client_address::{ForwardingHeader, TrustedProxies};
+pub use client_limits::{ClientLimitNodes, ClientLimits};
 pub use config::{AccessLogTarget, GatewayConfig, GatewaySections};
 pub use explain::{ExplainRequest, check_keys, explain_offline};
 pub use forward_auth::ForwardAuthConfig;
@@ -97,6 +108,7 @@ pub use gateway::{
 pub use listener_config::ListenerConfig;
 pub use listener_tls::{CertificateFiles, ClientCertificates, ListenerTls};
 pub use listeners::Sockets;
+pub use rate_limits::RateLimitStore;
 pub use revocation_feed::{MirrorLimits, RevocationFeed};
 pub use upstream_config::{
     Balance, ClientCertificate, EjectionConfig, FixedHeader, HealthCheckConfig, Protocol, RetryConfig,

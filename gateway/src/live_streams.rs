@@ -37,12 +37,14 @@ pub(crate) enum Cut {
     BodyTimeout,
     /// The configuration changed, and no longer permits it.
     PolicyChanged,
+    /// Its client did not take a piece of the response in time.
+    SendTimeout,
     /// The gateway ends, and its grace is over.
     Shutdown,
 }
 
 impl Cut {
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::Revoked(Cause::Token),
         Self::Revoked(Cause::Session),
         Self::Revoked(Cause::User),
@@ -58,6 +60,7 @@ impl Cut {
         Self::FirstByteTimeout,
         Self::BodyTimeout,
         Self::PolicyChanged,
+        Self::SendTimeout,
         Self::Shutdown,
     ];
 
@@ -72,6 +75,7 @@ impl Cut {
             Self::FirstByteTimeout => "upstream_first_byte_timeout",
             Self::BodyTimeout => "body_timeout",
             Self::PolicyChanged => "policy_changed",
+            Self::SendTimeout => "send_timeout",
             Self::Shutdown => "shutdown",
         }
     }

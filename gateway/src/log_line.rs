@@ -2,9 +2,11 @@
 //! buffer without a formatter.
 
 use std::cell::Cell;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use durward_policy::is_plain;
+use memchr::memmem::Finder;
 
 /// `{"time":"2023-11-14T22:13:20.120Z","id":"` and the id. The member is left open, without its last
 /// quote.
@@ -13,6 +15,41 @@ pub(crate) fn push_start(line: &mut Vec<u8>, wall: Duration, id: u64) {
     push_time(line, wall);
     line.extend_from_slice(b"\",\"id\":\"");
     push_hex(line, id);
+}
+
+/// The line that says how many were left out.
+pub(crate) fn push_left_out(line: &mut Vec<u8>, wall: Duration, count: u64) {
+    line.extend_from_slice(b"{\"time\":\"");
+    push_time(line, wall);
+    push_number(line, b"\",\"left_out\":", count);
+    line.extend_from_slice(b"}\n");
+}
+
+/// The path of a request as [`push_text`] writes it, without what looks like a credential of ours or a
+/// token in it: from there to the end of its segment stands `***`.
+pub(crate) fn push_path(line: &mut Vec<u8>, start: &[u8], path: &[u8], limit: usize) {
+    let Some(found) = find_credential(path) else {
+        return push_text(line, start, path, limit);
+    };
+    let mut shown = Vec::with_capacity(path.len().min(limit));
+    let (mut rest, mut next) = (path, Some(found));
+    while let Some(at) = next {
+        shown.extend_from_slice(&rest[..at]);
+        shown.extend_from_slice(b"***");
+        let end = rest[at..].iter().position(|byte| *byte == b'/');
+        rest = end.map_or(&b""[..], |end| &rest[at + end..]);
+        next = find_credential(rest);
+    }
+    shown.extend_from_slice(rest);
+    push_text(line, start, &shown, limit);
+}
+
+/// An API key, or the beginning of a JSON object in base64url, as every JWT begins.
+fn find_credential(path: &[u8]) -> Option<usize> {
+    static API_KEY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"dwk_"));
+    static TOKEN: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"eyJ"));
+    let found = [API_KEY.find(path), TOKEN.find(path)];
+    found.into_iter().flatten().min()
 }
 
 /// `start`, which opens a string, and `text`, cut at `limit` bytes. What is not ASCII is written as
@@ -143,6 +180,26 @@ mod tests {
             text(|line| push_start(line, Duration::ZERO, 0x0123_4567_89ab_cdef)),
             r#"{"time":"1970-01-01T00:00:00.000Z","id":"0123456789abcdef"#
         );
+    }
+
+    #[test]
+    fn what_looks_like_a_credential_is_left_out_of_a_path() {
+        let pushed = |path: &str| text(|line| push_path(line, b"\"", path.as_bytes(), 40));
+        for (path, expected) in [
+            ("/a/b", "\"/a/b"),
+            ("/reset/eyJhbGciOi.e30.c2ln/x", "\"/reset/***/x"),
+            ("/k/dwk_1_2", "\"/k/***"),
+            ("/k/xdwk_1/eyJh/y", "\"/k/x***/***/y"),
+            ("/eyes/dwk", "\"/eyes/dwk"),
+        ] {
+            assert_eq!(pushed(path), expected);
+        }
+    }
+
+    #[test]
+    fn a_line_says_how_many_were_left_out() {
+        let line = text(|line| push_left_out(line, Duration::ZERO, 17));
+        assert_eq!(line, "{\"time\":\"1970-01-01T00:00:00.000Z\",\"left_out\":17}\n");
     }
 
     #[test]

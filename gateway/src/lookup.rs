@@ -12,11 +12,12 @@ use durward_news::RedisTarget;
 use durward_policy::{Lookup, LookupAnswer, LookupKeys};
 
 use crate::sharded::{Histograms, Reading};
+use crate::store_connection::StoreConnection;
 
+mod exist;
 mod recheck;
-mod store_connection;
 
-use store_connection::StoreConnection;
+use exist::{ListProbe, exist};
 
 /// The most requests that ask at the same time; whoever comes then is not answered for.
 const MAX_IN_FLIGHT: usize = 1024;
@@ -62,7 +63,7 @@ impl Outcome {
 
 /// Asks the store.
 pub(crate) struct Lookups {
-    store: StoreConnection,
+    store: StoreConnection<ListProbe>,
     deadline: Duration,
     recheck: Duration,
     in_flight: AtomicUsize,
@@ -76,7 +77,7 @@ impl Lookups {
     /// Connects to nothing yet.
     pub(crate) fn new(lookup: &Lookup, target: &RedisTarget) -> Arc<Self> {
         Arc::new(Self {
-            store: StoreConnection::new(lookup, target),
+            store: StoreConnection::new("revocation store", ListProbe::new(lookup), target),
             deadline: lookup.deadline(),
             recheck: lookup.recheck(),
             in_flight: AtomicUsize::new(0),
@@ -132,7 +133,7 @@ impl Lookups {
     /// For each key, whether the store has it; within the deadline.
     async fn fetch(&self, keys: impl ExactSizeIterator<Item = &str>) -> Result<Vec<bool>, Outcome> {
         let connection = self.store.get().ok_or(Outcome::Down)?;
-        let answer = tokio::time::timeout(self.deadline, store_connection::exist(connection, keys)).await;
+        let answer = tokio::time::timeout(self.deadline, exist(connection, keys)).await;
         let found = match answer {
             Ok(Ok(found)) => found,
             Ok(Err(error)) => {

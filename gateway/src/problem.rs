@@ -8,20 +8,32 @@ use pingora::proxy::Session;
 
 use crate::cors_response;
 use crate::listener_tls::TlsConnection;
+use crate::rate_limits::Said;
 
 /// When to try again after a 503, in seconds.
 const RETRY_AFTER: &str = "1";
+
+/// What an answer says beside its reason.
+pub(crate) struct Beside<'a> {
+    /// Which pages may read it.
+    pub(crate) cors: Option<&'a Cors>,
+    /// How the request stands with the limits that counted it.
+    pub(crate) rate_limits: Option<Said>,
+}
 
 /// Answers a request with a rejection. Where the framing of the request is in doubt the connection
 /// ends with it.
 pub(crate) async fn respond(
     session: &mut Session,
     rejection: &Rejection,
-    cors: Option<&Cors>,
+    beside: Beside<'_>,
 ) -> pingora::Result<()> {
     let body = Bytes::from(rejection.problem());
     let mut header = response_header(rejection, body.len())?;
-    if let Some(cors) = cors {
+    for (name, value) in beside.rate_limits.into_iter().flat_map(Said::fields) {
+        header.insert_header(name, value)?;
+    }
+    if let Some(cors) = beside.cors {
         cors_response::say(&mut header, cors, &session.req_header().headers)?;
     }
     if let Some(hsts) = TlsConnection::of(session).and_then(TlsConnection::hsts) {
@@ -53,7 +65,9 @@ pub(crate) fn response_header(rejection: &Rejection, length: usize) -> pingora::
     if let Some(allow) = &rejection.allow {
         header.insert_header(header::ALLOW, allow)?;
     }
-    if reason.status() == http::StatusCode::SERVICE_UNAVAILABLE {
+    if let Some(seconds) = rejection.retry_after {
+        header.insert_header(header::RETRY_AFTER, seconds.to_string())?;
+    } else if reason.status() == http::StatusCode::SERVICE_UNAVAILABLE {
         header.insert_header(header::RETRY_AFTER, RETRY_AFTER)?;
     }
     Ok(header)
@@ -82,6 +96,10 @@ fn ends_connection(reason: Reason) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use durward_policy::Spent;
+
     use super::*;
 
     fn header_of(reason: Reason, name: &str) -> Option<String> {
@@ -116,6 +134,17 @@ mod tests {
                 .unwrap()
                 .contains("invalid_token")
         );
+    }
+
+    #[test]
+    fn a_429_says_when_to_try_again() {
+        let spent = Spent {
+            retry_in: Duration::from_millis(2100),
+            whole_in: Duration::from_secs(9),
+        };
+        let rejection = Rejection::spent(Reason::TooManyFailures, "cause", spent);
+        let header = response_header(&rejection, 1).unwrap();
+        assert_eq!(header.headers.get("retry-after").unwrap(), "3");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
-use durward_policy::{Cors, Permit, Policy, Principal, Reason, Rejection, Route};
+use durward_policy::{Permit, Policy, Principal, Reason, Rejection, Route};
 use http::header::{CONTENT_TYPE, STRICT_TRANSPORT_SECURITY};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use parking_lot::Mutex;
@@ -27,6 +27,7 @@ use crate::access_log::AccessLog;
 use crate::assertion::Assertions;
 use crate::cancellable::Reused;
 use crate::clock;
+use crate::connections::Connections;
 use crate::cors_response;
 use crate::deadlines::Late;
 use crate::decision::{self, Admission, Known};
@@ -35,9 +36,10 @@ use crate::forward_limits::Limits;
 use crate::generation::Generation;
 use crate::in_flight::InFlight;
 use crate::listener_tls::{TlsConnection, TlsListener};
-use crate::live_streams::LiveStreams;
+use crate::live_streams::{Cut, LiveStreams};
 use crate::metrics::Metrics;
-use crate::problem;
+use crate::problem::{self, Beside};
+use crate::rate_limits::{Said, Tallies};
 use crate::reloads::Reloads;
 use crate::request_body::RequestBody;
 use crate::request_record::RequestRecord;
@@ -58,6 +60,9 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) log: Arc<AccessLog>,
     pub(crate) in_flight: InFlight,
+    pub(crate) connections: Arc<Connections>,
+    /// What limits have counted.
+    pub(crate) tallies: Tallies,
     /// What signs who asks, where that is wanted.
     pub(crate) assertions: Option<Assertions>,
     /// What proxies asked at the other door.
@@ -147,17 +152,25 @@ impl ProxyHttp for GatewayProxy {
                 .map(|()| true);
         }
         let generation = Arc::clone(&record.generation);
-        let admitted = match decision::admit(&self.shared, &generation, session, record) {
-            Admission::Decided(result) => result,
-            // Boxed, so that the requests that ask nobody do not carry its room.
-            Admission::Asking(asking) => Box::pin(asking.answer(record)).await,
+        let asks_on_arrival = generation.policy.limits_on_arrival() && generation.rate_limits.has_store();
+        // Boxed, so that the requests that ask nobody do not carry its room.
+        let arrived = match asks_on_arrival {
+            true => Box::pin(decision::arrive(&self.shared, &generation, session, record)).await,
+            false => Ok(()),
+        };
+        let admitted = match arrived {
+            Err(rejection) => Err(rejection),
+            Ok(()) => match decision::admit(&self.shared, &generation, session, record) {
+                Admission::Decided(result) => result,
+                Admission::Asking(asking) => Box::pin(asking.answer(record)).await,
+            },
         };
         let admitted = admitted.and_then(|()| self.begin(session, record));
         let Err(rejection) = admitted else {
             return Ok(false);
         };
         // In a box of its own: every request would carry its size.
-        Box::pin(problem::respond(session, &rejection, cors(record)))
+        Box::pin(problem::respond(session, &rejection, beside(record)))
             .await
             .map(|()| true)
     }
@@ -282,6 +295,11 @@ impl ProxyHttp for GatewayProxy {
         record.status = response.status.as_u16();
         record.upstream_took = Some(clock::now() - record.decided_at);
         self.begun(response, record);
+        if let Some(said) = rate_limits(record) {
+            for (name, value) in said.fields() {
+                response.append_header(name, value)?;
+            }
+        }
         if let Some(hsts) = TlsConnection::of(session).and_then(TlsConnection::hsts) {
             response.insert_header(STRICT_TRANSPORT_SECURITY, hsts)?;
         }
@@ -398,8 +416,18 @@ fn route(record: &RequestRecord) -> Option<&Route> {
     record.generation.policy.route(record.route?)
 }
 
-fn cors(record: &RequestRecord) -> Option<&Cors> {
-    route(record)?.cors.as_ref()
+/// What an answer of the gateway's own says beside its reason.
+fn beside(record: &RequestRecord) -> Beside<'_> {
+    Beside {
+        cors: route(record).and_then(|route| route.cors.as_ref()),
+        rate_limits: rate_limits(record),
+    }
+}
+
+/// How a request stands with the limits that have counted it.
+fn rate_limits(record: &RequestRecord) -> Option<Said> {
+    let fields = record.generation.rate_limits.fields();
+    fields.of(record.route, &record.standings)
 }
 
 fn limits(record: &RequestRecord) -> Option<&Limits> {
@@ -473,6 +501,10 @@ impl GatewayProxy {
     async fn answer_failure(&self, session: &mut Session, error: &Error, record: &mut RequestRecord) -> u16 {
         session.set_keepalive(None);
         let Some(reason) = self.reason_of(error, record) else {
+            if is_slow_reader(error) {
+                record.given_up = Some(Cut::SendTimeout);
+                self.shared.streams.count(Cut::SendTimeout);
+            }
             return 0;
         };
         record.reason = Some(reason);
@@ -484,7 +516,7 @@ impl GatewayProxy {
             .response_written()
             .is_some_and(|response| !response.status.is_informational());
         if !begun
-            && problem::respond(session, &Rejection::new(reason, ""), cors(record))
+            && problem::respond(session, &Rejection::new(reason, ""), beside(record))
                 .await
                 .is_err()
         {
@@ -535,6 +567,11 @@ fn is_event_stream(response: &ResponseHeader) -> bool {
     let content_type = response.headers.get(CONTENT_TYPE).map(|value| value.as_bytes());
     let media_type = content_type.and_then(|value| value.split(|byte| *byte == b';').next());
     media_type.is_some_and(|value| value.trim_ascii().eq_ignore_ascii_case(EVENT_STREAM))
+}
+
+/// Whether the client did not take a piece of its response within `send_timeout`.
+fn is_slow_reader(error: &Error) -> bool {
+    *error.esource() == ErrorSource::Downstream && *error.etype() == ErrorType::WriteTimedout
 }
 
 /// What a failure of Pingora's means to the client; nothing where the client has gone.

@@ -18,9 +18,11 @@ use crate::addresses::{push_ip, push_socket};
 use crate::cancellable::begin_request;
 use crate::clock;
 use crate::generation::Generation;
-use crate::live_streams::{Registration, RequestHandle};
-use crate::log_line::{push_number, push_start, push_text};
+use crate::live_streams::{Cut, Registration, RequestHandle};
+use crate::log_line::{push_number, push_path, push_start, push_text};
 use crate::proxy::Shared;
+use crate::quota_table::ClientKey;
+use crate::rate_limits::Standings;
 use crate::request_body::RequestBody;
 use crate::upstreams::{InUse, ServerIndex, Tried};
 
@@ -74,6 +76,12 @@ pub(crate) struct RequestRecord {
     pub(crate) server: Option<SocketAddr>,
     pub(crate) upstream_took: Option<Duration>,
     pub(crate) status: u16,
+    /// Why its response was given up, where nobody ended it from outside.
+    pub(crate) given_up: Option<Cut>,
+    /// How it stands with the rate limits that have counted it.
+    pub(crate) standings: Standings,
+    /// Whether its route's limits by address have counted it.
+    pub(crate) has_arrived: bool,
     /// Where a proxy asks about it.
     pub(crate) question: Option<AskingProxy>,
     recorded: bool,
@@ -117,6 +125,9 @@ impl RequestRecord {
             server: None,
             upstream_took: None,
             status: 0,
+            given_up: None,
+            standings: Standings::default(),
+            has_arrived: false,
             question: None,
             recorded: false,
         }
@@ -130,6 +141,14 @@ impl RequestRecord {
         let origin = self.generation.config.trusted_proxies.origin(peer.ip(), headers);
         self.client = Some(origin.client);
         self.is_secure = origin.is_secure;
+    }
+
+    /// Whose quotas it counts against. The questions of a proxy are its own to limit.
+    pub(crate) fn counted_client(&self) -> Option<ClientKey> {
+        match self.question {
+            None => Some(ClientKey::of_address(self.client?)),
+            Some(_) => None,
+        }
     }
 
     /// Records a request that has ended by itself.
@@ -171,11 +190,14 @@ impl RequestRecord {
         let total = clock::now() - self.started;
         let counts = self.generation.counts(self.route);
         counts.responded(self.status, total, self.upstream_took);
-        if self.shared.log.is_enabled() {
-            self.shared
-                .log
-                .append(|buffer| self.write(buffer, line, bytes, total));
+        let log = &self.shared.log;
+        if log.is_enabled() && (!self.is_refused() || log.takes_refused(clock::latest())) {
+            log.append(|buffer| self.write(buffer, line, bytes, total));
         }
+    }
+
+    fn is_refused(&self) -> bool {
+        self.permit.is_none() && !self.is_preflight
     }
 
     /// Writes the access log line. Never the query, a header's value, a token or an API key.
@@ -201,8 +223,8 @@ impl RequestRecord {
             push_ip(line, client);
         }
         push_text(line, b"\",\"method\":\"", request.method, MAX_METHOD);
-        push_text(line, b"\",\"host\":\"", request.host, MAX_HOST);
-        push_text(line, b"\",\"path\":\"", request.path, MAX_PATH);
+        push_text(line, b"\",\"host\":\"", without_userinfo(request.host), MAX_HOST);
+        push_path(line, b"\",\"path\":\"", without_userinfo(request.path), MAX_PATH);
         let route = self.generation.counts(self.route).name().as_bytes();
         push_text(line, b"\",\"route\":\"", route, MAX_PATH);
         line.extend_from_slice(match self.permit {
@@ -215,7 +237,7 @@ impl RequestRecord {
             push_text(line, b"\",\"reason\":\"", reason.code().as_bytes(), MAX_METHOD);
             push_text(line, b"\",\"cause\":\"", self.cause.as_bytes(), MAX_CAUSE);
         }
-        if let Some(cut) = self.handle.cut() {
+        if let Some(cut) = self.handle.cut().or(self.given_up) {
             push_text(line, b"\",\"cut\":\"", cut.name().as_bytes(), MAX_METHOD);
         }
         match self.permit.as_ref().and_then(Permit::principal) {
@@ -281,6 +303,16 @@ impl<'a> RequestLine<'a> {
     }
 }
 
+/// What follows the last `@` of an authority: what stands before it may be a password. A path in origin
+/// form stays as it is.
+fn without_userinfo(text: &[u8]) -> &[u8] {
+    if text.starts_with(b"/") {
+        return text;
+    }
+    let at = text.iter().rposition(|byte| *byte == b'@');
+    at.map_or(text, |at| &text[at + 1..])
+}
+
 fn path_of(target: &[u8]) -> &[u8] {
     target.split(|byte| *byte == b'?').next().unwrap_or_default()
 }
@@ -306,6 +338,18 @@ fn next_id() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn passwords_of_an_authority_are_not_told() {
+        for (text, told) in [
+            ("a.example", "a.example"),
+            ("user:secret@a.example", "a.example"),
+            ("http://user:se@cret@a.example/x", "a.example/x"),
+            ("/users/@me", "/users/@me"),
+        ] {
+            assert_eq!(without_userinfo(text.as_bytes()), told.as_bytes());
+        }
+    }
 
     #[test]
     fn a_cancelled_request_is_told_from_its_raw_header_without_its_query() {

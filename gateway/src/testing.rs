@@ -65,6 +65,7 @@ pub(crate) fn compile_policy(
         strip: section.optional("strip"),
         routes: section.optional("routes"),
         revocations: section.optional("revocations"),
+        rate_limits: section.optional("rate_limits"),
         upstream_names,
         own_issuer: Some(OwnIssuer {
             key_announce: Duration::from_secs(900),

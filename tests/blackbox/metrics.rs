@@ -238,7 +238,7 @@ fn no_label_tells_of_a_user_a_path_or_a_token() {
         "none",
     ];
     let others = [
-        "outcome", "reason", "phase", "status", "upstream", "server", "cause", "issuer", "result",
+        "outcome", "reason", "phase", "status", "upstream", "server", "cause", "issuer", "result", "limit",
     ];
     for (label, value) in Metrics::of(&service).labels() {
         let known = if label == "route" {

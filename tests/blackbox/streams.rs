@@ -8,8 +8,8 @@ use serde_json::json;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::harness::{
-    Account, Backend, Connection, Key, Recorded, Reply, Service, Setup, Socket, claims, delete, eventually,
-    get, mint, now, post,
+    Account, Ask, Backend, Connection, Key, Recorded, Reply, Service, Setup, Socket, claims, delete,
+    eventually, get, mint, now, post,
 };
 
 const EVENTS: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: hello\n\n";
@@ -32,6 +32,15 @@ pub fn accept(request: &Recorded) -> Vec<u8> {
     let accept = derive_accept_key(key.as_bytes());
     let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n";
     format!("{head}Sec-WebSocket-Accept: {accept}\r\n\r\n").into_bytes()
+}
+
+/// What asks for a WebSocket, for tests that send bytes over it and no frames.
+pub fn upgrade(target: &str) -> Ask {
+    get(target)
+        .header("Connection", "Upgrade")
+        .header("Upgrade", "websocket")
+        .header("Sec-WebSocket-Version", "13")
+        .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
 }
 
 /// Something that a user has open.

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 use crate::harness::{Backend, Connection, FOREIGN, Key, Reply, Service, Setup, Sink, eventually, get, post};
-use crate::streams::accept;
+use crate::streams::{accept, upgrade};
 
 /// The gateway in front of `backend`, with these keys of the upstream and this on its public route.
 fn before(backend: &Backend, upstream: &str, route: &str) -> Service {
@@ -44,12 +44,7 @@ const EVENTS: &str =
 /// An upgraded connection to a backend that echoes.
 fn upgraded(service: &Service) -> Connection {
     let mut connection = service.connect();
-    let ask = get("/public/socket")
-        .header("Connection", "Upgrade")
-        .header("Upgrade", "websocket")
-        .header("Sec-WebSocket-Version", "13")
-        .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
-    connection.begin(&ask).expect(101);
+    connection.begin(&upgrade("/public/socket")).expect(101);
     connection
 }
 

@@ -32,6 +32,8 @@ mod lookup;
 mod path;
 mod policy;
 mod principal;
+mod quota;
+mod rate_limit;
 mod rejection;
 mod request_facts;
 mod response_headers;
@@ -73,6 +75,11 @@ pub use lookup::{
 };
 pub use policy::{Policy, PolicySections, RevocationsMode, publishes_revocations};
 pub use principal::Principal;
+pub use quota::{MAX_QUOTA_WINDOW, MAX_RATE, Quota, Rate, Spent, Taken, whole_seconds};
+pub use rate_limit::{
+    LimitBy, MAX_RATE_LIMITS, MAX_RATE_LIMITS_OF_ROUTE, RateLimit, RateLimitId, RouteRateLimits, SharedLimit,
+    WhenStoreFails,
+};
 pub use rejection::{Challenge, Reason, Rejection};
 pub use request_facts::{
     MAX_HEADER_BYTES, MAX_HEADER_FIELDS, MAX_TARGET_BYTES, MethodSet, RawRequest, RequestFacts,

@@ -6,7 +6,6 @@ use std::time::Duration;
 use durward_config::{Diagnostics, Node, Place};
 use http::{HeaderName, HeaderValue};
 
-use crate::Permit;
 use crate::forwarded_request::IdentityNames;
 use crate::identity_headers::{IdentityPlan, ServiceHeaders, StripSet};
 use crate::issuer::{Issuers, OwnIssuer};
@@ -14,6 +13,7 @@ use crate::lookup::Lookup;
 use crate::revocation::DigestKey;
 use crate::route::{Route, RouteId, UpstreamId};
 use crate::route_table::RouteTable;
+use crate::{Permit, RateLimit};
 
 mod compile;
 
@@ -37,6 +37,8 @@ pub struct PolicySections<'a> {
     pub routes: Option<&'a Node>,
     /// `revocations:`
     pub revocations: Option<&'a Node>,
+    /// `rate_limits:`
+    pub rate_limits: Option<&'a Node>,
     /// The names under `upstreams:`, in the order of the file: a route's upstream is an index of it.
     pub upstream_names: &'a [(String, Place)],
     /// What the `auth:` section says, where the file has one.
@@ -76,6 +78,10 @@ pub struct Policy {
     upstream_names: Vec<String>,
     revocations: RevocationsMode,
     max_staleness: Duration,
+    /// By [`RateLimitId`](crate::RateLimitId).
+    rate_limits: Vec<RateLimit>,
+    /// Whether a route counts requests before their credential is looked at.
+    limits_on_arrival: bool,
     digest_key: DigestKey,
 }
 
@@ -101,6 +107,8 @@ impl Policy {
             upstream_names: Vec::new(),
             revocations: RevocationsMode::None,
             max_staleness: DEFAULT_MAX_STALENESS,
+            rate_limits: Vec::new(),
+            limits_on_arrival: false,
             digest_key,
         }
     }
@@ -143,6 +151,16 @@ impl Policy {
     /// How old the news may be before what it does not say is unknown.
     pub fn max_staleness(&self) -> Duration {
         self.max_staleness
+    }
+
+    /// Every rate limit, in the order of the file.
+    pub fn rate_limits(&self) -> &[RateLimit] {
+        &self.rate_limits
+    }
+
+    /// Whether a route counts requests before their credential is looked at.
+    pub fn limits_on_arrival(&self) -> bool {
+        self.limits_on_arrival
     }
 
     /// The secret under which revocations are keyed.

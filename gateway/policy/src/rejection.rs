@@ -8,6 +8,8 @@ use std::fmt;
 
 use http::StatusCode;
 
+use crate::quota::Spent;
+
 /// Declares the vocabulary once: the enum, its list and its codes cannot differ.
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $name:ident = $code:literal,)+) => {
@@ -88,6 +90,8 @@ reasons! {
     CertificateExpired = "certificate_expired",
     /// The credential is in the query (RFC 9700 section 4.3.2).
     CredentialInQuery = "credential_in_query",
+    /// Too many credentials from this client's address have failed lately.
+    TooManyFailures = "too_many_failures",
     /// The token is larger than any that is accepted.
     TokenTooLarge = "token_too_large",
     /// The token is not a JWS in compact form with a JSON header and JSON claims.
@@ -130,6 +134,10 @@ reasons! {
     RuleRefused = "rule_refused",
     /// A claim cannot be said in the identity header that it is configured for.
     IdentityUnusable = "identity_unusable",
+    /// The client has used up a rate limit of the route.
+    RateLimited = "rate_limited",
+    /// The rate limits that gateways share cannot be asked for, and this one refuses then.
+    RateLimitUnknown = "rate_limit_unknown",
     /// The gateway is shutting down.
     Draining = "draining",
     /// A limit of the gateway is reached.
@@ -196,6 +204,7 @@ impl Reason {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::HeaderTimeout | Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooManyFailures | Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
             Self::HeaderTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -204,6 +213,7 @@ impl Reason {
             Self::UpstreamInvalid | Self::UpstreamTls => StatusCode::BAD_GATEWAY,
             Self::KeysUnavailable
             | Self::RevocationUnknown
+            | Self::RateLimitUnknown
             | Self::Draining
             | Self::Overloaded
             | Self::UpstreamUnavailable => StatusCode::SERVICE_UNAVAILABLE,
@@ -265,9 +275,12 @@ impl Reason {
             | Self::MethodNotAllowed
             | Self::AmbiguousPath
             | Self::CredentialNotAccepted
+            | Self::TooManyFailures
             | Self::KeysUnavailable
             | Self::RevocationUnknown
             | Self::IdentityUnusable
+            | Self::RateLimited
+            | Self::RateLimitUnknown
             | Self::Draining
             | Self::Overloaded
             | Self::UpstreamUnavailable
@@ -312,6 +325,7 @@ impl Reason {
             Self::CertificateUnknown => "The client certificate is not accepted",
             Self::CertificateExpired => "The client certificate has expired",
             Self::CredentialInQuery => "A credential in the query is not accepted",
+            Self::TooManyFailures => "Too many credentials from this address have failed",
             Self::TokenTooLarge
             | Self::TokenMalformed
             | Self::TokenType
@@ -331,6 +345,8 @@ impl Reason {
             Self::KeysUnavailable | Self::RevocationUnknown => "The credential cannot be checked at present",
             Self::InsufficientScope | Self::RuleRefused => "The credential does not permit this",
             Self::IdentityUnusable => "The identity cannot be passed on",
+            Self::RateLimited => "Too many requests",
+            Self::RateLimitUnknown => "The rate limit cannot be checked at present",
             Self::Draining => "The gateway is shutting down",
             Self::Overloaded => "The gateway is overloaded",
             Self::UpstreamUnavailable => "The upstream is not available",
@@ -342,6 +358,30 @@ impl Reason {
             Self::UpstreamInvalid => "The upstream's answer is not valid",
             Self::Internal => "The gateway has failed",
         }
+    }
+
+    /// Whether such a credential is one that nobody was given: a guess, a forgery, or another party's.
+    /// These are what the limit on failures counts. One whose time has passed, that was revoked or that
+    /// does not suffice was somebody's, and is none.
+    pub const fn is_failed_credential(self) -> bool {
+        matches!(
+            self,
+            Self::MalformedCredential
+                | Self::ApiKeyMalformed
+                | Self::ApiKeyUnknown
+                | Self::TokenTooLarge
+                | Self::TokenMalformed
+                | Self::TokenType
+                | Self::TokenHeader
+                | Self::TokenAlgorithm
+                | Self::UnknownIssuer
+                | Self::UnknownKey
+                | Self::BadSignature
+                | Self::ClaimMissing
+                | Self::ClaimInvalid
+                | Self::WrongAudience
+                | Self::TokenLifetime
+        )
     }
 }
 
@@ -395,6 +435,8 @@ pub struct Rejection {
     pub cause: Cow<'static, str>,
     /// The methods that the Allow header lists: for a 405 only (RFC 9110 section 15.5.6).
     pub allow: Option<String>,
+    /// After how many seconds to try again: for a 429 only (RFC 6585 section 4).
+    pub retry_after: Option<u32>,
 }
 
 impl Rejection {
@@ -404,6 +446,7 @@ impl Rejection {
             reason,
             cause: cause.into(),
             allow: None,
+            retry_after: None,
         }
     }
 
@@ -413,6 +456,15 @@ impl Rejection {
             reason: Reason::MethodNotAllowed,
             cause: Cow::Borrowed("the route does not list the method"),
             allow: Some(allow.into()),
+            retry_after: None,
+        }
+    }
+
+    /// The refusal of a client that has spent a quota.
+    pub fn spent(reason: Reason, cause: impl Into<Cow<'static, str>>, spent: Spent) -> Self {
+        Self {
+            retry_after: Some(spent.retry_after()),
+            ..Self::new(reason, cause)
         }
     }
 
@@ -476,6 +528,22 @@ mod tests {
                 Some(other) => panic!("{other} is no error of RFC 6750"),
             };
             assert_eq!(status, expected, "{reason}");
+        }
+    }
+
+    #[test]
+    fn only_a_credential_that_was_looked_at_has_failed() {
+        for reason in Reason::ALL.iter().filter(|reason| reason.is_failed_credential()) {
+            assert_eq!(reason.status(), StatusCode::UNAUTHORIZED, "{reason}");
+        }
+        for reason in [
+            Reason::NoCredential,
+            Reason::TooManyFailures,
+            Reason::TokenExpired,
+            Reason::Revoked,
+            Reason::KeysUnavailable,
+        ] {
+            assert!(!reason.is_failed_credential(), "{reason}");
         }
     }
 

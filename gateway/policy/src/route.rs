@@ -6,7 +6,10 @@ use durward_config::Place;
 use http::HeaderName;
 
 use crate::request_facts::MethodSet;
-use crate::{AcceptedIssuers, Cors, CredentialKinds, ForwardLimits, Requirement, ResponseHeaders, Rewrite};
+use crate::{
+    AcceptedIssuers, Cors, CredentialKinds, ForwardLimits, Requirement, ResponseHeaders, Rewrite,
+    RouteRateLimits,
+};
 
 mod compile;
 mod pattern;
@@ -103,6 +106,8 @@ pub struct Route {
     pub rewrite: Option<Rewrite>,
     /// What is changed in its backend's responses.
     pub response_headers: ResponseHeaders,
+    /// What counts its requests.
+    pub rate_limits: RouteRateLimits,
     /// Which origins' pages may read its responses.
     pub cors: Option<Cors>,
     pub(crate) host: HostPattern,

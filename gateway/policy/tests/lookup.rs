@@ -452,6 +452,7 @@ routes: [{{ path: /**, upstream: api, issuers: [https://i.test] }}]
                 strip: None,
                 routes: section("routes"),
                 revocations: section("revocations"),
+                rate_limits: None,
                 upstream_names: &[("api".to_owned(), Place::default())],
                 own_issuer: None,
                 auth_in_process: false,

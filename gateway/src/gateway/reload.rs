@@ -11,7 +11,9 @@ use durward_policy::{DigestKey, Policy, RevocationsMode};
 
 use super::Gateway;
 use crate::assertion::Assertions;
+use crate::client_limits::ClientLimits;
 use crate::config::GatewayConfig;
+use crate::descriptors;
 use crate::generation::{Generation, upstreams_are_there};
 use crate::issuer_keys::IssuerKeys;
 use crate::judged_again::judge_again;
@@ -73,10 +75,22 @@ impl Gateway {
             return Ok(report);
         }
         let header = self.shared.assertions.as_ref().map(Assertions::header);
-        let next = current.next(config, Arc::new(policy), keys, header, &self.shared.metrics);
+        let next = current.next(
+            config,
+            Arc::new(policy),
+            keys,
+            header,
+            &self.shared.metrics,
+            &self.shared.tallies,
+        );
         let next = Arc::new(next);
         report.generation = next.number;
         self.shared.take_over(&next);
+        let clients = &next.config.client_limits;
+        let most = descriptors::most_connections(clients.max_connections, descriptors::raise_limit());
+        self.shared
+            .connections
+            .limit_to(most, clients.max_connections_per_address);
         // What was published since they were read for it.
         next.proofs.keys().catch_up_with_own();
         current.proofs.forget_all();
@@ -151,7 +165,21 @@ fn fixed_keys_that_changed(old: &GatewayConfig, new: &GatewayConfig) -> Vec<&'st
         header_timeout,
         // Of the generation.
         trusted_proxies: _,
+        client_limits:
+            ClientLimits {
+                // Of the process, and set anew.
+                max_connections: _,
+                max_connections_per_address: _,
+                keepalive_timeout,
+                send_timeout,
+                // Of the generation.
+                failures: _,
+                refused_log_lines,
+            },
+        // Where it is the caller compares, in the file.
+        rate_limit_store,
     } = new;
+    let clients = &old.client_limits;
     // Who may ask there is of the generation; where that is, is not.
     let place = |config: &GatewayConfig| config.forward_auth.as_ref().map(|config| config.listen);
     let same = [
@@ -170,6 +198,19 @@ fn fixed_keys_that_changed(old: &GatewayConfig, new: &GatewayConfig) -> Vec<&'st
             old.upstream_keepalive_pool == *upstream_keepalive_pool,
         ),
         ("header_timeout", old.header_timeout == *header_timeout),
+        (
+            "keepalive_timeout",
+            clients.keepalive_timeout == *keepalive_timeout,
+        ),
+        ("send_timeout", clients.send_timeout == *send_timeout),
+        (
+            "refused_log_limit",
+            clients.refused_log_lines == *refused_log_lines,
+        ),
+        (
+            "rate_limit_store",
+            old.rate_limit_store.is_some() == rate_limit_store.is_some(),
+        ),
     ];
     let changed = same.into_iter().filter(|(_, same)| !same);
     changed.map(|(key, _)| key).collect()

@@ -178,16 +178,23 @@ impl Connection {
 
     /// The same, where nobody may be listening.
     pub fn try_open(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(address)?;
+        TcpStream::connect(address).map(Self::over)
+    }
+
+    /// Over a stream that is connected.
+    pub fn over(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Ok(Self {
+        let host = stream
+            .peer_addr()
+            .map_or("closed.test".to_owned(), |peer| peer.to_string());
+        Self {
             stream,
-            host: address.to_string(),
+            host,
             unread: Vec::new(),
             silence_ends: false,
-        })
+        }
     }
 
     /// Ends the connection by a reset.

@@ -12,6 +12,7 @@ use crate::forwarded_request::IdentityNames;
 use crate::identity_headers::{IdentityPlan, ServiceHeaders, StripSet, extra_names};
 use crate::issuer::Issuers;
 use crate::lookup::{Surroundings, lookup_section, refuse_allowance};
+use crate::rate_limit;
 use crate::revocation::DigestKey;
 use crate::revocation_store::RevocationStore;
 use crate::route::{Access, Route, WhenUnknown};
@@ -33,6 +34,7 @@ pub(super) fn policy(
         strip,
         routes,
         revocations,
+        rate_limits: rate_limits_node,
         upstream_names,
         own_issuer,
         auth_in_process,
@@ -51,8 +53,10 @@ pub(super) fn policy(
         issuers: issuers.len(),
     };
     let news = revocations_section(revocations, around, file_place, &mut found);
+    let rate_limits = rate_limit::rate_limits(rate_limits_node, &mut found);
     let context = RouteContext {
         upstream_names,
+        rate_limits: &rate_limits,
         issuers: &issuers,
         when_unknown: news.when_unknown,
     };
@@ -79,6 +83,8 @@ pub(super) fn policy(
     if let RevocationsMode::Lookup(_) = &news.mode {
         refuse_allowances(&routes, &mut found);
     }
+    let limited = routes.iter().map(|route| &route.rate_limits);
+    rate_limit::warn_of_unused(&rate_limits, limited, &mut found);
     warn_of_silence(&routes, &identity, file_place, &mut found);
     if let (Some(node), RevocationsMode::None, true) = (revocations, &news.mode, auth_in_process) {
         let advice = "write `revocations: { store: embedded }`: a ban of the auth service would bite at the token's end only";
@@ -92,7 +98,12 @@ pub(super) fn policy(
     let identity_names = IdentityNames::new(identity_names);
     let broken = found.has_errors();
     diagnostics.append(found);
+    let limits_on_arrival = routes
+        .iter()
+        .any(|route| !route.rate_limits.on_arrival.is_empty());
     (!broken).then_some(Policy {
+        rate_limits,
+        limits_on_arrival,
         issuers,
         identity,
         service_headers: Arc::new(service_headers),

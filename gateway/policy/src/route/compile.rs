@@ -7,9 +7,11 @@ use durward_config::{Diagnostics, Node, Place, Section};
 
 use super::{Access, HostPattern, PathPattern, Route, RouteId, UpstreamId, WhenUnknown};
 use crate::identity_headers::extra_names;
+use crate::rate_limit;
 use crate::request_facts::MethodSet;
 use crate::{
-    AcceptedIssuers, Cors, CredentialKinds, ForwardLimits, Issuers, Requirement, ResponseHeaders, Rewrite,
+    AcceptedIssuers, Cors, CredentialKinds, ForwardLimits, Issuers, RateLimit, Requirement, ResponseHeaders,
+    Rewrite,
 };
 
 /// The most routes of a file.
@@ -17,7 +19,7 @@ pub const MAX_ROUTES: usize = 10_000;
 /// For how long a route may accept what it does not know.
 const ALLOW_FOR: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(24 * 3600);
 /// Keys of the design that this version does not have.
-const NOT_BUILT: [&str; 3] = ["mode", "headers", "rate_limit"];
+const NOT_BUILT: [&str; 2] = ["mode", "headers"];
 /// Keys that say something about credentials, which a public route does not look at.
 const OF_CREDENTIALS: [&str; 4] = ["require", "issuers", "when_unknown", "credentials"];
 
@@ -30,6 +32,8 @@ pub struct RouteContext<'c> {
     pub issuers: &'c Issuers,
     /// What routes do that do not say it themselves.
     pub when_unknown: WhenUnknown,
+    /// The rate limits that routes may name.
+    pub rate_limits: &'c [RateLimit],
 }
 
 /// Every route that can be read; the others are reported.
@@ -83,6 +87,13 @@ fn route(
         Some(path) => Rewrite::compile(strip_prefix, rewrite, path, diagnostics),
         None => None,
     };
+    let rate_limits = rate_limit::of_route(
+        section.optional("rate_limit"),
+        context.rate_limits,
+        access,
+        demands.as_ref().map(|demands| demands.credentials),
+        diagnostics,
+    );
     let cors = section.optional("cors");
     let response_headers =
         ResponseHeaders::compile(section.optional("response_headers"), cors.is_some(), diagnostics);
@@ -111,6 +122,7 @@ fn route(
         limits,
         rewrite: rewrite?,
         response_headers,
+        rate_limits,
         cors: cors?,
         host,
         path,

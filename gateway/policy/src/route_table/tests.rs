@@ -15,6 +15,7 @@ fn compile(yaml: &str) -> (RouteTable, String) {
         upstream_names: &upstream_names,
         issuers: &issuers,
         when_unknown: WhenUnknown::Refuse,
+        rate_limits: &[],
     };
     let mut diagnostics = Diagnostics::default();
     let table = RouteTable::compile(document.root(), &context, &mut diagnostics);

@@ -27,6 +27,7 @@ pub static TABLE: LazyLock<RouteTable> = LazyLock::new(|| {
         upstream_names: &upstream_names,
         issuers: &issuers,
         when_unknown: WhenUnknown::Refuse,
+        rate_limits: &[],
     };
     let mut diagnostics = Diagnostics::default();
     let table = RouteTable::compile(document.root(), &context, &mut diagnostics);

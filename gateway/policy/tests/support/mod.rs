@@ -223,6 +223,7 @@ pub fn compile(yaml: &str, own: bool, in_process: bool) -> Result<Policy, String
         strip: section(&document, "strip"),
         routes: section(&document, "routes"),
         revocations: section(&document, "revocations"),
+        rate_limits: section(&document, "rate_limits"),
         upstream_names: &upstreams,
         own_issuer: own.then(|| OwnIssuer {
             key_announce: Duration::from_secs(900),

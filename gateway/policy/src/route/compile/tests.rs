@@ -13,6 +13,7 @@ fn compile(yaml: &str) -> (Vec<Route>, String) {
         upstream_names: &upstream_names,
         issuers: &issuers,
         when_unknown: WhenUnknown::Refuse,
+        rate_limits: &[],
     };
     let mut diagnostics = Diagnostics::default();
     let routes = routes(document.root(), &context, &mut diagnostics);
@@ -139,7 +140,7 @@ fn every_mistake_is_an_error_at_its_place() {
         ),
         (
             "path: /a, upstream: api, rate_limit: 5",
-            "`rate_limit` is not supported",
+            "`rate_limit` must be text",
         ),
         ("path: /a, upstream: api, mode: lookup", "`mode` is not supported"),
         (

@@ -1,12 +1,12 @@
-//! The one connection to the store: made, watched and made again.
+//! The one connection to a store that requests ask: made, watched and made again.
 
 use std::fmt::Display;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use durward_news::{Connection, Connector, RedisTarget, StoreError, Timeouts};
-use durward_policy::Lookup;
 use redis::Value;
 use redis::aio::ConnectionLike;
 use tokio::sync::Notify;
@@ -28,45 +28,54 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
+/// What shows that a store answers what requests will ask.
+pub(crate) trait Probe: Send + Sync {
+    /// Asks it; an error says what is wrong.
+    fn probe(&self, connection: Connection) -> impl Future<Output = Result<(), String>> + Send;
+}
+
 /// The connection that all requests share, while there is one.
-pub(super) struct StoreConnection {
+pub(crate) struct StoreConnection<P> {
+    /// What the log calls the store.
+    name: &'static str,
     connector: Connector,
-    /// One for each template: whether this user may ask for such keys is known before a request is.
-    probe_keys: Vec<String>,
+    probe: P,
     current: ArcSwapOption<Connection>,
     doubted: Notify,
 }
 
-impl StoreConnection {
-    pub(super) fn new(lookup: &Lookup, target: &RedisTarget) -> Self {
+impl<P: Probe> StoreConnection<P> {
+    /// To `target`, which is asked by `probe` whether it works.
+    pub(crate) fn new(name: &'static str, probe: P, target: &RedisTarget) -> Self {
         Self {
+            name,
             connector: Connector::new(target),
-            probe_keys: lookup.probe_keys(),
+            probe,
             current: ArcSwapOption::empty(),
             doubted: Notify::new(),
         }
     }
 
     /// The connection, where it is known to work.
-    pub(super) fn get(&self) -> Option<Connection> {
+    pub(crate) fn get(&self) -> Option<Connection> {
         self.current.load().as_deref().cloned()
     }
 
     /// Has the connection looked at: a question on it failed.
-    pub(super) fn doubt(&self, why: &dyn Display) {
-        tracing::debug!(why = %why, "a lookup failed");
+    pub(crate) fn doubt(&self, why: &dyn Display) {
+        tracing::debug!(store = self.name, why = %why, "a question failed");
         self.doubted.notify_one();
     }
 
     /// Connects and connects again, for ever. `answered` is called whenever the store has shown that
     /// it answers what requests will ask.
-    pub(super) async fn keep(&self, answered: impl Fn()) {
+    pub(crate) async fn keep(&self, answered: impl Fn()) {
         let mut pause = FIRST_PAUSE;
         let mut told = false;
         loop {
             let lost = match self.connect().await {
                 Ok(connection) => {
-                    tracing::info!("the revocation store answers");
+                    tracing::info!("the {} answers", self.name);
                     (pause, told) = (FIRST_PAUSE, false);
                     self.current.store(Some(Arc::new(connection.clone())));
                     answered();
@@ -77,7 +86,7 @@ impl StoreConnection {
                 Err(error) => error,
             };
             if !told {
-                tracing::error!(cause = lost, "the revocation store cannot be asked");
+                tracing::error!(cause = lost, "the {} cannot be asked", self.name);
                 told = true;
             }
             sleep(jittered(pause)).await;
@@ -109,42 +118,13 @@ impl StoreConnection {
     async fn probe(&self, connection: &Connection) -> Result<(), String> {
         let probing = async {
             check_role(connection.clone()).await?;
-            exist(connection.clone(), self.probe_keys.iter().map(String::as_str)).await
+            self.probe.probe(connection.clone()).await
         };
         match timeout(PROBE_TIMEOUT, probing).await {
-            Ok(answer) => answer.map(drop),
+            Ok(answer) => answer,
             Err(_) => Err("no answer in time".to_owned()),
         }
     }
-}
-
-/// For each key, whether the store has it, by one command a key in one write. What is not exactly
-/// that is an error.
-pub(super) async fn exist(
-    mut connection: Connection,
-    keys: impl ExactSizeIterator<Item = &str>,
-) -> Result<Vec<bool>, String> {
-    let count = keys.len();
-    let mut pipeline = redis::Pipeline::with_capacity(count);
-    for key in keys {
-        pipeline.cmd("EXISTS").arg(key);
-    }
-    let replies = connection
-        .req_packed_commands(&pipeline, 0, count)
-        .await
-        .map_err(said)?;
-    if replies.len() != count {
-        return Err(format!("{} replies to {count} commands", replies.len()));
-    }
-    replies
-        .iter()
-        .map(|reply| match reply {
-            Value::Int(0) => Ok(false),
-            Value::Int(1) => Ok(true),
-            Value::ServerError(error) => Err(said(error.clone().into())),
-            _ => Err("the reply to EXISTS is neither 0 nor 1".to_owned()),
-        })
-        .collect()
 }
 
 async fn check_role(mut connection: Connection) -> Result<(), String> {
@@ -164,7 +144,7 @@ async fn check_role(mut connection: Connection) -> Result<(), String> {
 }
 
 /// For the log, bounded.
-fn said(error: redis::RedisError) -> String {
+pub(crate) fn said(error: redis::RedisError) -> String {
     StoreError::from(error).to_string()
 }
 

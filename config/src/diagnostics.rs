@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::document::lines;
 use crate::{Document, Place};
 
 /// How much a diagnostic weighs.
@@ -113,7 +114,7 @@ impl Diagnostics {
 
     pub(crate) fn locate(&mut self, file: &str, text: &str) {
         self.file = file.to_owned();
-        self.lines = text.lines().map(str::to_owned).collect();
+        self.lines = lines(text).map(str::to_owned).collect();
         self.items.sort_by_key(|item| item.place);
         self.items.dedup();
         let concealing = self.items.iter().filter(|item| item.conceals_line);

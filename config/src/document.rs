@@ -107,8 +107,16 @@ impl Document {
     /// The text of a line (from 1), or nothing.
     pub fn line(&self, line: u32) -> &str {
         let index = (line as usize).saturating_sub(1);
-        self.text.lines().nth(index).unwrap_or_default()
+        lines(&self.text).nth(index).unwrap_or_default()
     }
+}
+
+/// The lines of a text as YAML counts them: a bare CR ends one, too (YAML 1.2.2 section 5.4).
+pub(crate) fn lines(text: &str) -> impl Iterator<Item = &str> {
+    let ended = text
+        .split('\n')
+        .map(|line| line.strip_suffix('\r').unwrap_or(line));
+    ended.flat_map(|line| line.split('\r'))
 }
 
 fn parse_root(text: &str) -> Result<Node, Diagnostic> {
@@ -244,6 +252,14 @@ impl Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_are_counted_as_yaml_counts_them() {
+        let found: Vec<_> = lines("a\rb\r\nc\n\nd").collect();
+        assert_eq!(found, ["a", "b", "c", "", "d"]);
+        let document = Document::parse("c.yaml", "a: 1\rb: 2\nc: 3\n").unwrap();
+        assert_eq!((document.line(2), document.line(3)), ("b: 2", "c: 3"));
+    }
 
     #[test]
     fn nodes_remember_their_place() {

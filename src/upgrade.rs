@@ -64,7 +64,7 @@ impl Inheritance {
     pub fn take() -> std::io::Result<Self> {
         // Left alone, either would end the process until somebody listens to it.
         for kind in [SignalKind::hangup(), SignalKind::user_defined2()] {
-            signal(kind)?;
+            drop(signal(kind)?);
         }
         if std::env::var_os(TAKES_OVER).is_none() {
             return Ok(Self::default());

@@ -227,7 +227,7 @@ fn what_is_not_built_is_an_error_and_never_ignored() {
         (
             "listen: \"@edge\"",
             "listen: [{ address: \"@edge\", tls: { cert: a, key: b } }]",
-            "not supported by this version",
+            "`certificates` is missing",
         ),
         (
             "api: { servers: [\"@api\"] }",

@@ -140,7 +140,7 @@ impl AccessLog {
         let mut told = LeftOut::default();
         loop {
             let stopping = self.stop.load(Ordering::Acquire);
-            if let Some(count) = told.to_tell(self.left_out(), stopping) {
+            if let Some(count) = told.tell(self.left_out(), stopping) {
                 self.append(|line| push_left_out(line, clock::wall(), count));
             }
             for buffer in &self.buffers {
@@ -202,7 +202,7 @@ struct LeftOut {
 
 impl LeftOut {
     /// How many to tell of now: of all that are new, once a second and at the end.
-    fn to_tell(&mut self, count: u64, ends: bool) -> Option<u64> {
+    fn tell(&mut self, count: u64, ends: bool) -> Option<u64> {
         let new = count - self.told;
         let early = self.at.is_some_and(|at| at.elapsed() < TELL_EVERY);
         if new == 0 || (early && !ends) {

@@ -41,7 +41,12 @@ impl KeyServer {
             "    jwks: http://{}/jwks.json\n    jwks_cooldown: {cooldown}\n",
             self.server.address()
         );
-        Setup::gateway(FOREIGN).replace(FILE, &url).api(backend).start()
+        Setup::gateway(FOREIGN)
+            .replace(FILE, &url)
+            // It is asked with unknown keys until it has seen what the server says.
+            .append("failure_limit: none\n")
+            .api(backend)
+            .start()
     }
 }
 

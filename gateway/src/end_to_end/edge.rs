@@ -161,11 +161,18 @@ impl Drop for Edge {
             let _ = thread.join();
         }
         let _ = std::fs::remove_file(&self.log);
+        let _ = std::fs::remove_file(key_file(&self.log));
     }
 }
 
+/// Where the backend's own key is, of the edge with this log: one that others write to may be empty when
+/// it is read.
+fn key_file(log: &std::path::Path) -> PathBuf {
+    log.with_extension("key")
+}
+
 fn configuration(backend: SocketAddr, keys: &str, log: &std::path::Path, extra: &str) -> String {
-    let secret = std::env::temp_dir().join(format!("durward-edge-key-{}", std::process::id()));
+    let secret = key_file(log);
     std::fs::write(&secret, "backend-secret\n").unwrap();
     format!(
         "listen: {{ address: '127.0.0.1:0', http2: true }}\nadmin: 127.0.0.1:0\nworkers: 1\nshutdown_grace: 2s\n\

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::Fallible;
 use crate::backend::{BackendRole, Listening};
-use crate::configuration::{Configuration, DATABASE, ISSUER};
-use crate::durward::{Durward, Part, User, free_address};
+use crate::configuration::{DATABASE, ISSUER};
+use crate::durward::{Durward, User};
 use crate::machine;
 use crate::operator::{Door, Operator};
 use crate::report::{spread_micros, table};
@@ -41,7 +41,7 @@ pub fn run(options: &Options) -> Fallible<()> {
     let backend_address = backend.hear::<Listening>()?.address;
     let folder = scratch.path();
 
-    let first = start(options, folder, backend_address)?;
+    let first = Durward::whole(&options.durward, folder, backend_address)?;
     let first_start = first.ready_after;
     eprintln!("adding {} users", options.bans + options.web_sockets);
     let admin = first.add_users(&["root-admin".into()], &["admin"])?;
@@ -64,7 +64,7 @@ pub fn run(options: &Options) -> Fallible<()> {
         options.entries
     );
 
-    let durward = start(options, folder, backend_address)?;
+    let durward = Durward::whole(&options.durward, folder, backend_address)?;
     eprintln!("logging {} users in", names.len());
     let users = durward.log_in(&names, &ids)?;
     let [admin] = durward
@@ -104,24 +104,10 @@ pub fn run(options: &Options) -> Fallible<()> {
     Ok(())
 }
 
-fn start(options: &Options, folder: &Path, backend: SocketAddr) -> Fallible<Durward> {
-    let configuration = Configuration {
-        listen: free_address()?,
-        admin: free_address()?,
-        auth: free_address()?,
-        backend,
-        workers: thread::available_parallelism()?.get(),
-        upstream_keepalive_pool: 256,
-        access_log: true,
-        shared: None,
-    };
-    Durward::start(Part::Whole, &options.durward, folder, &configuration, None)
-}
-
 fn time_starts(options: &Options, folder: &Path, backend: SocketAddr) -> Fallible<Vec<u64>> {
     let mut times = Vec::new();
     for _ in 0..options.starts {
-        let durward = start(options, folder, backend)?;
+        let durward = Durward::whole(&options.durward, folder, backend)?;
         times.push(nanos(durward.ready_after));
         let entries = durward.metric("durward_revocation_entries")?;
         if entries < options.entries as f64 {

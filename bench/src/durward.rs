@@ -23,6 +23,8 @@ const POLL: Duration = Duration::from_millis(1);
 const DRAIN: Duration = Duration::from_secs(20);
 /// What of its log is shown when it fails.
 const LOG_TAIL: usize = 4096;
+/// Idle upstream connections that a process with everything in it keeps.
+const KEEPALIVE_POOL: usize = 256;
 
 /// What the binary is started as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +78,21 @@ impl User {
 }
 
 impl Durward {
+    /// Starts everything in one process, with an access log, on addresses of its own.
+    pub fn whole(binary: &Path, folder: &Path, backend: SocketAddr) -> Fallible<Self> {
+        let configuration = Configuration {
+            listen: free_address()?,
+            admin: free_address()?,
+            auth: free_address()?,
+            backend,
+            workers: thread::available_parallelism()?.get(),
+            upstream_keepalive_pool: KEEPALIVE_POOL,
+            access_log: true,
+            shared: None,
+        };
+        Self::start(Part::Whole, binary, folder, &configuration, None)
+    }
+
     /// Writes the configuration into `folder`, starts the binary there, and waits until it is ready:
     /// until `/readyz` says 200, or, of an auth replica, until it shows its keys.
     pub fn start(

@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::Fallible;
 use crate::client::{Connection, request};
-use crate::configuration::Configuration;
-use crate::durward::{Durward, Part, User, free_address};
+use crate::durward::{Durward, User};
 use crate::machine;
 use crate::process_cpu::resident_bytes;
 use crate::report::table;
@@ -55,23 +54,7 @@ pub fn run(options: &Options) -> Fallible<()> {
     println!("{}\n", machine::description());
     let scratch = Scratch::new("memory")?;
     let backend = backend()?;
-    let configuration = Configuration {
-        listen: free_address()?,
-        admin: free_address()?,
-        auth: free_address()?,
-        backend,
-        workers: thread::available_parallelism()?.get(),
-        upstream_keepalive_pool: 256,
-        access_log: true,
-        shared: None,
-    };
-    let durward = Durward::start(
-        Part::Whole,
-        &options.durward,
-        scratch.path(),
-        &configuration,
-        None,
-    )?;
+    let durward = Durward::whole(&options.durward, scratch.path(), backend)?;
     let ids = durward.add_users(&["user".into()], &["customer"])?;
     let [user] = durward
         .log_in(&["user".into()], &ids)?

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use crate::Fallible;
 use crate::backend::{BackendRole, Listening};
 use crate::client::Connection;
-use crate::configuration::{Configuration, permitted_paths};
-use crate::durward::{Durward, Part, free_address};
+use crate::configuration::permitted_paths;
+use crate::durward::Durward;
 use crate::machine;
 use crate::role::{Role, RoleProcess};
 use crate::scratch::Scratch;
@@ -64,23 +64,8 @@ struct Sample {
 pub fn run(options: &Options) -> Fallible<()> {
     let scratch = Scratch::new("reload-load")?;
     let mut backend = RoleProcess::start("backend", &Role::Backend(BackendRole { body_bytes: 512 }), None)?;
-    let configuration = Configuration {
-        listen: free_address()?,
-        admin: free_address()?,
-        auth: free_address()?,
-        backend: backend.hear::<Listening>()?.address,
-        workers: thread::available_parallelism()?.get(),
-        upstream_keepalive_pool: 256,
-        access_log: true,
-        shared: None,
-    };
-    let durward = Durward::start(
-        Part::Whole,
-        &options.durward,
-        scratch.path(),
-        &configuration,
-        None,
-    )?;
+    let address = backend.hear::<Listening>()?.address;
+    let durward = Durward::whole(&options.durward, scratch.path(), address)?;
     let ids = durward.add_users(&["alice".into()], &["customer"])?;
     let users = durward.log_in(&["alice".into()], &ids)?;
     let user = users.first().ok_or("no user")?;

@@ -1,8 +1,9 @@
-//! The one connection to a store that requests ask: made, watched and made again.
+//! The one connection to a store that requests ask: made, watched and made again, and how it is asked.
 
 use std::fmt::Display;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -28,10 +29,49 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
+/// The most requests that ask at the same time; whoever comes then is not answered for.
+const MAX_IN_FLIGHT: usize = 1024;
+
 /// What shows that a store answers what requests will ask.
 pub(crate) trait Probe: Send + Sync {
     /// Asks it; an error says what is wrong.
     fn probe(&self, connection: Connection) -> impl Future<Output = Result<(), String>> + Send;
+}
+
+/// What came of a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The store said for every key whether it has it.
+    Answered,
+    /// The deadline passed.
+    Late,
+    /// The store's answer was an error, or is none.
+    Failed,
+    /// There is no connection.
+    Down,
+    /// Too many were asking.
+    Overloaded,
+}
+
+impl Outcome {
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Answered,
+        Self::Late,
+        Self::Failed,
+        Self::Down,
+        Self::Overloaded,
+    ];
+
+    /// The word for it in metrics.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Late => "late",
+            Self::Failed => "failed",
+            Self::Down => "down",
+            Self::Overloaded => "overloaded",
+        }
+    }
 }
 
 /// The connection that all requests share, while there is one.
@@ -42,6 +82,7 @@ pub(crate) struct StoreConnection<P> {
     probe: P,
     current: ArcSwapOption<Connection>,
     doubted: Notify,
+    in_flight: AtomicUsize,
 }
 
 impl<P: Probe> StoreConnection<P> {
@@ -53,6 +94,7 @@ impl<P: Probe> StoreConnection<P> {
             probe,
             current: ArcSwapOption::empty(),
             doubted: Notify::new(),
+            in_flight: AtomicUsize::new(0),
         }
     }
 
@@ -61,8 +103,43 @@ impl<P: Probe> StoreConnection<P> {
         self.current.load().as_deref().cloned()
     }
 
+    /// How many are asking.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Asks for a request, within `deadline`; whoever comes when too many ask is not answered for.
+    pub(crate) async fn ask<T, E: Display, F: Future<Output = Result<T, E>>>(
+        &self,
+        deadline: Duration,
+        question: impl FnOnce(Connection) -> F,
+    ) -> Result<T, Outcome> {
+        let _slot = Slot::take(&self.in_flight).ok_or(Outcome::Overloaded)?;
+        self.ask_besides(deadline, question).await
+    }
+
+    /// Asks for somebody who is no request and takes no request's place.
+    pub(crate) async fn ask_besides<T, E: Display, F: Future<Output = Result<T, E>>>(
+        &self,
+        deadline: Duration,
+        question: impl FnOnce(Connection) -> F,
+    ) -> Result<T, Outcome> {
+        let connection = self.get().ok_or(Outcome::Down)?;
+        match timeout(deadline, question(connection)).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => {
+                self.doubt(&error);
+                Err(Outcome::Failed)
+            }
+            Err(_) => {
+                self.doubt(&"no answer within the deadline");
+                Err(Outcome::Late)
+            }
+        }
+    }
+
     /// Has the connection looked at: a question on it failed.
-    pub(crate) fn doubt(&self, why: &dyn Display) {
+    fn doubt(&self, why: &dyn Display) {
         tracing::debug!(store = self.name, why = %why, "a question failed");
         self.doubted.notify_one();
     }
@@ -153,4 +230,37 @@ fn jittered(pause: Duration) -> Duration {
     let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0_u8);
     let half = pause / 2;
     half + half.mul_f64((random >> 11) as f64 / (1_u64 << 53) as f64)
+}
+
+/// A place among those who ask; given back when dropped, as a request may be at any time.
+struct Slot<'l>(&'l AtomicUsize);
+
+impl<'l> Slot<'l> {
+    fn take(taken: &'l AtomicUsize) -> Option<Self> {
+        let before = taken.fetch_add(1, Ordering::Relaxed);
+        let slot = Self(taken);
+        (before < MAX_IN_FLIGHT).then_some(slot)
+    }
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_no_more_slots_than_the_bound_and_each_comes_back() {
+        let taken = AtomicUsize::new(0);
+        let slots: Vec<_> = (0..MAX_IN_FLIGHT).map(|_| Slot::take(&taken).unwrap()).collect();
+        assert!(Slot::take(&taken).is_none());
+        assert!(Slot::take(&taken).is_none(), "a refusal takes nothing");
+        drop(slots);
+        assert_eq!(taken.load(Ordering::Relaxed), 0);
+        assert!(Slot::take(&taken).is_some());
+    }
 }

@@ -7,6 +7,7 @@ use durward_policy::{LookupAnswer, LookupKeys, Policy, Standing};
 use tokio::time::MissedTickBehavior;
 
 use super::Lookups;
+use super::exist::exist;
 use crate::live_streams::{Cut, LiveStreams, RequestHandle};
 
 /// The most keys that are asked for in one write.
@@ -72,7 +73,13 @@ impl Lookups {
         let mut found = HashMap::with_capacity(keys.len());
         let mut failed = 0;
         for batch in keys.chunks(BATCH) {
-            match self.fetch(batch.iter().copied()).await {
+            let keys = batch.iter().copied();
+            let asked = self
+                .store
+                .ask_besides(self.deadline, |connection| exist(connection, keys))
+                .await
+                .inspect(|_| self.note_answer());
+            match asked {
                 Ok(answers) => found.extend(batch.iter().copied().zip(answers)),
                 Err(_) => failed += 1,
             }

@@ -4,7 +4,6 @@
 //! within the deadline is given up; the definition says what then.
 
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use durward_news::{Connection, RedisTarget};
@@ -13,10 +12,8 @@ use redis::aio::ConnectionLike;
 use redis::{Cmd, ErrorKind, ServerErrorKind, Value};
 
 use crate::sharded::Counters;
-use crate::store_connection::{Probe, StoreConnection, said};
+use crate::store_connection::{Outcome, Probe, StoreConnection, said};
 
-/// The most requests that wait for the store at the same time.
-const MAX_IN_FLIGHT: usize = 1024;
 const SCRIPT: &str = include_str!("take.lua");
 /// Follows the namespace in every key.
 const KEY: &str = "rate";
@@ -30,47 +27,11 @@ pub struct RateLimitStore {
     pub(super) deadline: Duration,
 }
 
-/// What came of asking.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    Answered,
-    /// The deadline passed.
-    Late,
-    /// The answer was an error, or is none.
-    Failed,
-    /// There is no connection.
-    Down,
-    /// Too many were asking.
-    Overloaded,
-}
-
-impl Outcome {
-    pub(crate) const ALL: [Self; 5] = [
-        Self::Answered,
-        Self::Late,
-        Self::Failed,
-        Self::Down,
-        Self::Overloaded,
-    ];
-
-    /// The word for it in metrics.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Answered => "answered",
-            Self::Late => "late",
-            Self::Failed => "failed",
-            Self::Down => "down",
-            Self::Overloaded => "overloaded",
-        }
-    }
-}
-
 /// The quotas in the store.
 pub(crate) struct SharedQuotas {
     connection: StoreConnection<ScriptProbe>,
     namespace: String,
     deadline: Duration,
-    in_flight: AtomicUsize,
     outcomes: Counters,
 }
 
@@ -90,7 +51,6 @@ impl SharedQuotas {
             connection: StoreConnection::new("rate limit store", probe, &store.target),
             namespace,
             deadline: store.deadline,
-            in_flight: AtomicUsize::new(0),
             outcomes: Counters::new(Outcome::ALL.len()),
         }
     }
@@ -98,10 +58,10 @@ impl SharedQuotas {
     /// Takes one from the quota of a client of a definition; nothing where the store does not say.
     pub(crate) async fn take(&self, limit: &str, client: &str, quota: Quota) -> Option<Result<Taken, Spent>> {
         let key = format!("{}:{KEY}:{limit}:{client}", self.namespace);
-        let asked = match Slot::take(&self.in_flight) {
-            Some(_slot) => self.ask(&key, quota).await,
-            None => Err(Outcome::Overloaded),
-        };
+        let asked = self
+            .connection
+            .ask(self.deadline, |connection| take(connection, &key, quota))
+            .await;
         let outcome = asked.as_ref().err().copied().unwrap_or(Outcome::Answered);
         self.outcomes.add(outcome as usize, 1);
         asked.ok()
@@ -122,21 +82,6 @@ impl SharedQuotas {
         Outcome::ALL
             .into_iter()
             .map(|outcome| (outcome, self.outcomes.get(outcome as usize)))
-    }
-
-    async fn ask(&self, key: &str, quota: Quota) -> Result<Result<Taken, Spent>, Outcome> {
-        let connection = self.connection.get().ok_or(Outcome::Down)?;
-        match tokio::time::timeout(self.deadline, take(connection, key, quota)).await {
-            Ok(Ok(taken)) => Ok(taken),
-            Ok(Err(error)) => {
-                self.connection.doubt(&error);
-                Err(Outcome::Failed)
-            }
-            Err(_) => {
-                self.connection.doubt(&"no answer within the deadline");
-                Err(Outcome::Late)
-            }
-        }
     }
 }
 
@@ -189,21 +134,4 @@ fn call(command: &str, script: &str, key: &str, quota: Quota) -> Cmd {
     let mut call = redis::cmd(command);
     call.arg(script).arg(1).arg(key).arg(interval).arg(tolerance);
     call
-}
-
-/// A place among those who ask; given back when dropped, as a request may be at any time.
-struct Slot<'l>(&'l AtomicUsize);
-
-impl<'l> Slot<'l> {
-    fn take(taken: &'l AtomicUsize) -> Option<Self> {
-        let before = taken.fetch_add(1, Ordering::Relaxed);
-        let slot = Self(taken);
-        (before < MAX_IN_FLIGHT).then_some(slot)
-    }
-}
-
-impl Drop for Slot<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }

@@ -27,6 +27,8 @@ signed() {
   openssl req -new $KEY -keyout "$1.key" -out "$1.csr" -subj "/O=Example/CN=$1"
   printf 'subjectAltName=%s\nbasicConstraints=CA:FALSE\n' "$3" > "$1.ext"
   openssl x509 -req -in "$1.csr" -CA "$2.pem" -CAkey "$2.key" -CAcreateserial -out "$1.pem" -days "$4" -extfile "$1.ext"
+  # A certificate still holds in the second of its end.
+  [ "$4" != 0 ] || sleep 2
 }
 "#;
 

@@ -1,10 +1,7 @@
 #!/usr/bin/env python3
-"""Runs the tests that tests/attacks.toml names, and prints the cases tried and passed by class.
+"""Runs the tests that tests/attacks.toml names, and prints the cases tried and passed by class."""
 
-    scripts/attacks.py            verify that each test exists, and run them
-    scripts/attacks.py --check    verify only
-"""
-
+import argparse
 import json
 import os
 import re
@@ -20,6 +17,9 @@ RESULT = re.compile(r"^test (\S+)(?: - should panic)? \.\.\. (ok|FAILED|ignored)
 
 
 def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="verify that each test exists, and run none")
+    arguments = parser.parse_args()
     ledger = tomllib.loads((ROOT / "tests/attacks.toml").read_text())
     rows = [
         (section, name, [said] if isinstance(said, str) else said)
@@ -39,7 +39,7 @@ def main():
                 faults.append(f"{section}: {name}: there is no test {test}")
     if faults:
         sys.exit("\n".join(faults))
-    if "--check" in sys.argv:
+    if arguments.check:
         print(f"{sum(map(len, wanted.values()))} tests for {len(rows)} rows: all exist")
         return
     counts = {}

@@ -1,15 +1,17 @@
 //! From Pingora's header to the decision. All rules are `durward_policy::decide`'s.
 
 use std::cell::Cell;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use durward_contract::UnixSeconds;
 use durward_policy::{
-    Decision, GrantStanding, GrantedKey, KeyDigest, LookupAnswer, LookupKeys, Pending, Phase, Policy,
-    Preflight, Principal, RawRequest, Reason, Refusal, Rejection, RequestFacts, Revocations, Standing, Step,
-    Trace, VerifiedToken, decide,
+    Decision, GrantStanding, GrantedKey, KeyDigest, LookupAnswer, LookupKeys, Pending, Permit, Phase, Policy,
+    Preflight, Principal, RawRequest, Reason, Refusal, Rejection, RequestFacts, Revocations, RouteId, Routed,
+    Standing, Step, Trace, VerifiedToken,
 };
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
@@ -22,6 +24,7 @@ use crate::listener_tls::TlsConnection;
 use crate::lookup::Lookups;
 use crate::metrics::PhaseTimes;
 use crate::proxy::Shared;
+use crate::quota_table::ClientKey;
 use crate::request_record::RequestRecord;
 use crate::revocation_feed::RevocationFeed;
 use crate::wire_checks;
@@ -115,8 +118,9 @@ impl Revocations for KnownAt<'_> {
 pub(crate) enum Admission<'s> {
     /// It is decided; a rejection is for the caller to answer with.
     Decided(Result<(), Rejection>),
-    /// In lookup mode, and where gateways count its route's requests together.
-    Asking(Box<Asking<'s>>),
+    /// In lookup mode, and where gateways count its route's requests together: asks, and decides.
+    /// Boxed, so that the requests that ask nobody do not carry its room.
+    Asking(Pin<Box<dyn Future<Output = Result<(), Rejection>> + Send + 's>>),
 }
 
 /// A request that is decided on: one that is proxied, or one that a proxy asks about.
@@ -141,14 +145,73 @@ pub(crate) trait Asked {
 pub(crate) fn admit<'s>(
     shared: &'s Shared,
     generation: &'s Generation,
+    asked: &'s (impl Asked + Sync),
+    record: &'s mut RequestRecord,
+) -> Admission<'s> {
+    let mut began = Beginning::of(shared, record);
+    if generation.policy.limits_on_arrival() && generation.rate_limits.has_store() {
+        return Admission::Asking(Box::pin(admit_together(shared, generation, asked, record, began)));
+    }
+    let judged = judge(shared, generation, asked, record, &mut began);
+    match proceed(shared, generation, asked, record, began, judged) {
+        Proceeded::Decided(result) => Admission::Decided(result),
+        Proceeded::Asks(asking) => Admission::Asking(Box::pin(asking.answer(record))),
+    }
+}
+
+/// [`admit`], where what arrives may be counted together with other gateways.
+async fn admit_together(
+    shared: &Shared,
+    generation: &Generation,
+    asked: &(impl Asked + Sync),
+    record: &mut RequestRecord,
+    mut began: Beginning,
+) -> Result<(), Rejection> {
+    let judged = judge_together(shared, generation, asked, record, &mut began).await;
+    match proceed(shared, generation, asked, record, began, judged) {
+        Proceeded::Decided(result) => result,
+        Proceeded::Asks(asking) => asking.answer(record).await,
+    }
+}
+
+/// When a decision began, and as of which version of what is known.
+struct Beginning {
+    timer: PhaseTimer,
+    now: UnixSeconds,
+    version: u64,
+}
+
+impl Beginning {
+    fn of(shared: &Shared, record: &mut RequestRecord) -> Self {
+        let timer = PhaseTimer::since(record.started);
+        record.wall = clock::wall_at(record.started);
+        Self {
+            timer,
+            now: clock::unix_seconds(record.wall),
+            version: shared.known.version(),
+        }
+    }
+}
+
+/// How far a request got without asking a store.
+enum Proceeded<'s> {
+    Decided(Result<(), Rejection>),
+    Asks(Box<Asking<'s>>),
+}
+
+/// Goes on with a request that was judged, up to its end or to what a store is to be asked.
+fn proceed<'s>(
+    shared: &'s Shared,
+    generation: &'s Generation,
     asked: &impl Asked,
     record: &mut RequestRecord,
-) -> Admission<'s> {
-    let mut timer = PhaseTimer::since(record.started);
-    record.wall = clock::wall_at(record.started);
-    let now = clock::unix_seconds(record.wall);
-    let version = shared.known.version();
-    let result = match judge(shared, generation, asked, record, now, &mut timer) {
+    began: Beginning,
+    judged: Result<Option<Box<Pending<'s>>>, Rejection>,
+) -> Proceeded<'s> {
+    let Beginning {
+        mut timer, version, ..
+    } = began;
+    let result = match judged {
         Ok(pending) => {
             let question = match pending {
                 Some(pending) => Some(Question::Revoked(pending)),
@@ -156,7 +219,7 @@ pub(crate) fn admit<'s>(
                 None => None,
             };
             if let Some(question) = question {
-                return Admission::Asking(Box::new(Asking {
+                return Proceeded::Asks(Box::new(Asking {
                     shared,
                     generation,
                     head: asked.head(&record.raw),
@@ -169,7 +232,7 @@ pub(crate) fn admit<'s>(
         }
         Err(rejection) => Err(rejection),
     };
-    Admission::Decided(settle(shared, generation, record, &mut timer, result))
+    Proceeded::Decided(settle(shared, generation, record, &mut timer, result))
 }
 
 /// What a preflight is answered; nothing where the request is none, or its route leaves it to the
@@ -201,7 +264,7 @@ enum Question<'s> {
 }
 
 /// A request that waits for a store's answer.
-pub(crate) struct Asking<'s> {
+struct Asking<'s> {
     shared: &'s Shared,
     generation: &'s Generation,
     head: RequestHead,
@@ -211,7 +274,7 @@ pub(crate) struct Asking<'s> {
 
 impl Asking<'_> {
     /// Asks, and decides.
-    pub(crate) async fn answer(self, record: &mut RequestRecord) -> Result<(), Rejection> {
+    async fn answer(self, record: &mut RequestRecord) -> Result<(), Rejection> {
         let Self {
             shared,
             generation,
@@ -261,40 +324,6 @@ async fn look_up(
     keep_up(shared, generation, record, head)
 }
 
-/// Counts a request where gateways do so together before its credential is looked at; everything else
-/// is left to [`admit`].
-pub(crate) async fn arrive(
-    shared: &Shared,
-    generation: &Generation,
-    session: &Session,
-    record: &mut RequestRecord,
-) -> Result<(), Rejection> {
-    let (Some(client), Ok(facts)) = (record.client, session.facts(shared, generation, &record.raw)) else {
-        return Ok(());
-    };
-    let Ok(found) = generation.policy.routes().lookup(&facts) else {
-        return Ok(());
-    };
-    let ids = &found.route.rate_limits.on_arrival;
-    if !generation.rate_limits.are_shared(ids) {
-        return Ok(());
-    }
-    record.route = Some(found.route.id);
-    record.has_arrived = true;
-    let mut timer = PhaseTimer::since(record.started);
-    let counted = generation
-        .rate_limits
-        .on_arrival_together(ids, client, record.started, &mut record.standings)
-        .await;
-    match counted {
-        Ok(()) => Ok(()),
-        Err(rejection) => {
-            record.wall = clock::wall_at(record.started);
-            settle(shared, generation, record, &mut timer, Err(rejection))
-        }
-    }
-}
-
 /// Counts a decision.
 fn settle(
     shared: &Shared,
@@ -313,60 +342,99 @@ fn settle(
     result.inspect_err(|rejection| refuse(shared, record, rejection))
 }
 
-/// Decides, as far as it goes without the store.
+/// Finds the route, counts what has arrived for it, and decides, as far as that goes without a store.
 fn judge<'s>(
     shared: &'s Shared,
     generation: &'s Generation,
-    asked: &impl Asked,
+    asked: &(impl Asked + Sync),
     record: &mut RequestRecord,
-    now: UnixSeconds,
-    timer: &mut PhaseTimer,
+    began: &mut Beginning,
 ) -> Result<Option<Box<Pending<'s>>>, Rejection> {
     let client = record.counted_client();
     let facts = asked.facts(shared, generation, &record.raw)?;
-    // What has no route is left to the decision.
-    if generation.policy.limits_on_arrival()
-        && !record.has_arrived
-        && let Some(client) = client
-        && let Ok(found) = generation.policy.routes().lookup(&facts)
-    {
-        record.route = Some(found.route.id);
+    let routed = find_route(generation, &facts, &mut record.route, began)?;
+    if let (true, Some(client)) = (generation.policy.limits_on_arrival(), client) {
         generation
             .rate_limits
-            .on_arrival(found.route, client, record.started, &mut record.standings)?;
+            .on_arrival(routed.route(), client, record.started, &mut record.standings)?;
     }
-    let failures = generation
-        .failures
-        .as_ref()
-        .and_then(|limit| Some(limit.of(client?, record.started)));
-    let proofs = LimitedProofs {
-        proofs: &generation.proofs,
-        failures,
-    };
-    let known = KnownAt {
-        known: &shared.known,
-        at: record.started,
-    };
-    let pending = match decide(&generation.policy, &facts, &proofs, &known, now, timer) {
-        Decision::Permit(permit) => {
-            record.route = Some(permit.route());
-            record.permit = Some(permit);
-            None
-        }
-        Decision::Pending(pending) => {
-            record.route = Some(pending.route());
-            Some(pending)
-        }
-        Decision::Refuse(Refusal { route, rejection }) => {
-            record.route = route;
-            return Err(match failures {
-                Some(failures) => failures.count(rejection),
-                None => rejection,
-            });
-        }
-    };
+    let proofs = limited_proofs(generation, client, record.started);
+    let pending = conclude(shared, &routed, proofs, record.started, began, &mut record.permit)?;
     record.forward_target = differs(facts.forward_target(), asked.sent_target());
     Ok(pending)
+}
+
+/// [`judge`], where the store of shared rate limits may have to be asked for what has arrived.
+async fn judge_together<'s>(
+    shared: &'s Shared,
+    generation: &'s Generation,
+    asked: &(impl Asked + Sync),
+    record: &mut RequestRecord,
+    began: &mut Beginning,
+) -> Result<Option<Box<Pending<'s>>>, Rejection> {
+    let client = record.counted_client();
+    let facts = asked.facts(shared, generation, &record.raw)?;
+    let routed = find_route(generation, &facts, &mut record.route, began)?;
+    if let Some(address) = record.client {
+        generation
+            .rate_limits
+            .on_arrival_together(routed.route(), address, record.started, &mut record.standings)
+            .await?;
+    }
+    let proofs = limited_proofs(generation, client, record.started);
+    let pending = conclude(shared, &routed, proofs, record.started, began, &mut record.permit)?;
+    record.forward_target = differs(facts.forward_target(), asked.sent_target());
+    Ok(pending)
+}
+
+fn find_route<'p, 'r>(
+    generation: &'p Generation,
+    facts: &'r RequestFacts<'_>,
+    route: &mut Option<RouteId>,
+    began: &mut Beginning,
+) -> Result<Routed<'p, 'r>, Rejection> {
+    match Routed::find(&generation.policy, facts, &mut began.timer) {
+        Ok(routed) => {
+            *route = Some(routed.route().id);
+            Ok(routed)
+        }
+        Err(Refusal { rejection, .. }) => Err(rejection),
+    }
+}
+
+/// What proves tokens, within the limit on failures of whoever asks.
+fn limited_proofs(generation: &Generation, client: Option<ClientKey>, started: Instant) -> LimitedProofs<'_> {
+    let failures = generation.failures.as_ref();
+    LimitedProofs {
+        proofs: &generation.proofs,
+        failures: failures.and_then(|limit| Some(limit.of(client?, started))),
+    }
+}
+
+/// Decides on a request that has been counted; its permit goes to `permit`.
+fn conclude<'s>(
+    shared: &Shared,
+    routed: &Routed<'s, '_>,
+    proofs: LimitedProofs<'_>,
+    started: Instant,
+    began: &mut Beginning,
+    permit: &mut Option<Permit>,
+) -> Result<Option<Box<Pending<'s>>>, Rejection> {
+    let known = KnownAt {
+        known: &shared.known,
+        at: started,
+    };
+    match routed.decide(&proofs, &known, began.now, &mut began.timer) {
+        Decision::Permit(permitted) => {
+            *permit = Some(permitted);
+            Ok(None)
+        }
+        Decision::Pending(pending) => Ok(Some(pending)),
+        Decision::Refuse(Refusal { rejection, .. }) => Err(match proofs.failures {
+            Some(failures) => failures.count(rejection),
+            None => rejection,
+        }),
+    }
 }
 
 /// The request as it was sent.

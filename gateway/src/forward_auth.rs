@@ -11,17 +11,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use durward_policy::{AskingProxy, ForwardedRequest, Reason, Rejection, RequestFacts};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
-use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use pingora::apps::{HttpServerApp, ReusedHttpStream};
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 
 use crate::assertion::Assertions;
-use crate::cancellable::{Reused, begin_request};
+use crate::cancellable::begin_request;
 use crate::decision::{self, Admission, Asked};
 use crate::generation::Generation;
 use crate::judged_again::RequestHead;
-use crate::problem;
+use crate::own_response;
 use crate::proxy::Shared;
 use crate::request_record::RequestRecord;
 use crate::wire_checks;
@@ -60,15 +60,8 @@ impl HttpServerApp for ForwardAuth {
         }
         let ends = *shutdown.borrow();
         session.set_keepalive((!ends).then_some(KEEPALIVE_SECONDS));
-        let (head, body) = self.response(&mut session).await.into_parts();
-        session.write_response_header(Box::new(head.into())).await.ok()?;
-        if !body.is_empty() {
-            session.write_response_body(body.into(), true).await.ok()?;
-        }
-        let mut settings = HttpPersistentSettings::for_session(&session);
-        settings.set_user_context(Box::new(Reused));
-        let stream = session.finish().await.ok()??;
-        Some(ReusedHttpStream::from_reusable_stream(stream, settings))
+        let response = self.response(&mut session).await;
+        own_response::send(session, response).await
     }
 }
 
@@ -119,7 +112,7 @@ impl ForwardAuth {
         };
         let admitted = match decision::admit(&self.shared, generation, &asked, &mut record) {
             Admission::Decided(result) => result,
-            Admission::Asking(asking) => Box::pin(asking.answer(&mut record)).await,
+            Admission::Asking(asking) => asking.await,
         };
         let answered = admitted.and_then(|()| self.permitted(generation, &record));
         let response = answered.unwrap_or_else(|rejection| {
@@ -131,7 +124,8 @@ impl ForwardAuth {
             // What could not be read may go on where nobody would look for it.
             session.set_keepalive(None);
         }
-        let response = without_body_of(&session.req_header().method, response);
+        // Envoy asks with the client's own method.
+        let response = own_response::to_method(&session.req_header().method, response);
         let bytes = response.body().len();
         record.answered(asked.request.as_ref().ok(), response.status().as_u16(), bytes);
         response
@@ -229,13 +223,7 @@ fn named_client(headers: &HeaderMap) -> Option<IpAddr> {
 }
 
 fn refused(rejection: &Rejection) -> Response<Vec<u8>> {
-    let body = rejection.problem().into_bytes();
-    let Ok(header) = problem::response_header(rejection, body.len()) else {
-        return plain(StatusCode::INTERNAL_SERVER_ERROR, "");
-    };
-    let mut response = Response::new(body);
-    *response.status_mut() = header.status;
-    *response.headers_mut() = header.headers.clone();
+    let mut response = own_response::refused(rejection);
     let reason = HeaderValue::from_static(rejection.reason.code());
     response.headers_mut().insert(X_DURWARD_REASON, reason);
     response
@@ -248,15 +236,6 @@ fn plain(status: StatusCode, body: &str) -> Response<Vec<u8>> {
     headers.insert(header::CONTENT_LENGTH, body.len().into());
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
-}
-
-/// Envoy asks with the client's own method.
-fn without_body_of(method: &Method, response: Response<Vec<u8>>) -> Response<Vec<u8>> {
-    if *method == Method::HEAD {
-        response.map(|_| Vec::new())
-    } else {
-        response
-    }
 }
 
 #[cfg(test)]

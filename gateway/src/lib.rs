@@ -73,6 +73,7 @@ mod metrics;
 mod mirror;
 mod mirror_table;
 mod networks;
+mod own_response;
 mod problem;
 mod proof_cache;
 mod proxy;

@@ -152,18 +152,9 @@ impl ProxyHttp for GatewayProxy {
                 .map(|()| true);
         }
         let generation = Arc::clone(&record.generation);
-        let asks_on_arrival = generation.policy.limits_on_arrival() && generation.rate_limits.has_store();
-        // Boxed, so that the requests that ask nobody do not carry its room.
-        let arrived = match asks_on_arrival {
-            true => Box::pin(decision::arrive(&self.shared, &generation, session, record)).await,
-            false => Ok(()),
-        };
-        let admitted = match arrived {
-            Err(rejection) => Err(rejection),
-            Ok(()) => match decision::admit(&self.shared, &generation, session, record) {
-                Admission::Decided(result) => result,
-                Admission::Asking(asking) => Box::pin(asking.answer(record)).await,
-            },
+        let admitted = match decision::admit(&self.shared, &generation, session, record) {
+            Admission::Decided(result) => result,
+            Admission::Asking(asking) => asking.await,
         };
         let admitted = admitted.and_then(|()| self.begin(session, record));
         let Err(rejection) = admitted else {

@@ -242,15 +242,15 @@ impl RateLimits {
         limit.settle(id, taken, standings)
     }
 
-    /// The same for a route some of whose limits are shared.
+    /// The same where some of the route's limits may be shared.
     pub(crate) async fn on_arrival_together(
         &self,
-        ids: &[RateLimitId],
+        route: &Route,
         address: IpAddr,
         now: Instant,
         standings: &mut Standings,
     ) -> Result<(), Rejection> {
-        for id in ids {
+        for id in &route.rate_limits.on_arrival {
             let client = ClientKey::of_address(address);
             self.take_together(*id, client, || name_of(address), now, standings)
                 .await?;

@@ -8,16 +8,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use durward_policy::{Reason, Rejection, RequestFacts};
-use http::{HeaderValue, Method, Response, StatusCode, header};
-use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
+use http::{HeaderValue, Response, StatusCode, header};
+use pingora::apps::{HttpServerApp, ReusedHttpStream};
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 
-use crate::cancellable::Reused;
 use crate::clock;
 use crate::decision;
 use crate::listener_tls::TlsListener;
-use crate::problem;
+use crate::own_response;
 use crate::proxy::Shared;
 use crate::request_record::RequestRecord;
 
@@ -56,15 +55,8 @@ impl HttpServerApp for Redirect {
         let ends = *shutdown.borrow();
         session.set_keepalive((!ends).then_some(KEEPALIVE_SECONDS));
         session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
-        let (head, body) = self.response(&mut session).into_parts();
-        session.write_response_header(Box::new(head.into())).await.ok()?;
-        if !body.is_empty() {
-            session.write_response_body(body.into(), true).await.ok()?;
-        }
-        let mut settings = HttpPersistentSettings::for_session(&session);
-        settings.set_user_context(Box::new(Reused));
-        let stream = session.finish().await.ok()??;
-        Some(ReusedHttpStream::from_reusable_stream(stream, settings))
+        let response = self.response(&mut session);
+        own_response::send(session, response).await
     }
 }
 
@@ -94,13 +86,10 @@ impl Redirect {
                 record.cause = rejection.cause.as_ref().to_owned();
                 // What was wrong with it may go on in what follows.
                 session.set_keepalive(None);
-                refused(&rejection)
+                own_response::refused(&rejection)
             }
         };
-        let response = match session.req_header().method {
-            Method::HEAD => response.map(|_| Vec::new()),
-            _ => response,
-        };
+        let response = own_response::to_method(&session.req_header().method, response);
         record.wall = clock::wall_at(record.started);
         record.answered(None, response.status().as_u16(), response.body().len());
         response
@@ -142,18 +131,5 @@ fn moved(location: HeaderValue) -> Response<Vec<u8>> {
     let headers = response.headers_mut();
     headers.insert(header::LOCATION, location);
     headers.insert(header::CONTENT_LENGTH, 0.into());
-    response
-}
-
-fn refused(rejection: &Rejection) -> Response<Vec<u8>> {
-    let body = rejection.problem().into_bytes();
-    let Ok(head) = problem::response_header(rejection, body.len()) else {
-        let mut response = Response::new(Vec::new());
-        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-        return response;
-    };
-    let mut response = Response::new(body);
-    *response.status_mut() = head.status;
-    *response.headers_mut() = head.headers.clone();
     response
 }

@@ -80,8 +80,6 @@ pub(crate) struct RequestRecord {
     pub(crate) given_up: Option<Cut>,
     /// How it stands with the rate limits that have counted it.
     pub(crate) standings: Standings,
-    /// Whether its route's limits by address have counted it.
-    pub(crate) has_arrived: bool,
     /// Where a proxy asks about it.
     pub(crate) question: Option<AskingProxy>,
     recorded: bool,
@@ -127,7 +125,6 @@ impl RequestRecord {
             status: 0,
             given_up: None,
             standings: Standings::default(),
-            has_arrived: false,
             question: None,
             recorded: false,
         }

@@ -18,6 +18,7 @@ use crate::identity_headers::{HeaderSink, IdentityHeaders};
 use crate::lookup::LookupKeys;
 use crate::revocation::Revocations;
 use crate::route::{Access, Route, RouteId, UpstreamId};
+use crate::route_table::RouteMatch;
 use crate::trace::{Outcome, Phase, Step, Trace};
 use crate::{Policy, Principal, Reason, Rejection, RequestFacts, VerifiedToken};
 
@@ -122,17 +123,71 @@ pub(crate) fn decide_on<'p, T: Trace>(
     now: UnixSeconds,
     trace: &mut T,
 ) -> Decision<'p> {
-    let mut route = None;
-    let inquiry = Inquiry {
-        policy,
-        facts,
-        revocations,
-        now,
-    };
-    match inquiry.judge(evidence, &mut route, trace) {
-        Ok(Judged::Permitted(permit)) => Decision::Permit(permit),
-        Ok(Judged::Unasked(pending)) => Decision::Pending(pending),
-        Err(rejection) => Decision::Refuse(Refusal::told(route, rejection, trace)),
+    match Routed::find(policy, facts, trace) {
+        Ok(routed) => routed.decide_on(evidence, revocations, now, trace),
+        Err(refusal) => Decision::Refuse(refusal),
+    }
+}
+
+/// A request whose route is found, and nothing else: for whoever does something between that and the
+/// rest of [`decide`], such as to count it.
+pub struct Routed<'p, 'r> {
+    policy: &'p Policy,
+    facts: &'r RequestFacts<'r>,
+    found: RouteMatch<'p, 'r>,
+}
+
+impl<'p, 'r> Routed<'p, 'r> {
+    /// Finds the route of a request. With [`Self::decide`] it is [`decide`].
+    #[inline]
+    pub fn find<T: Trace>(
+        policy: &'p Policy,
+        facts: &'r RequestFacts<'_>,
+        trace: &mut T,
+    ) -> Result<Self, Refusal> {
+        trace.enter(Phase::Route);
+        let found = match policy.routes().lookup(facts) {
+            Ok(found) => found,
+            Err(rejection) => return Err(Refusal::told(None, rejection, trace)),
+        };
+        Ok(Self { policy, facts, found })
+    }
+
+    /// The route.
+    pub fn route(&self) -> &'p Route {
+        self.found.route
+    }
+
+    /// Decides on it at `now`. In lookup mode `revocations` is not asked.
+    #[inline]
+    pub fn decide<T: Trace>(
+        &self,
+        proofs: &(impl Proofs + ?Sized),
+        revocations: &(impl Revocations + ?Sized),
+        now: UnixSeconds,
+        trace: &mut T,
+    ) -> Decision<'p> {
+        self.decide_on(&FromRequest(proofs), revocations, now, trace)
+    }
+
+    fn decide_on<T: Trace>(
+        &self,
+        evidence: &impl Evidence,
+        revocations: &(impl Revocations + ?Sized),
+        now: UnixSeconds,
+        trace: &mut T,
+    ) -> Decision<'p> {
+        let inquiry = Inquiry {
+            policy: self.policy,
+            facts: self.facts,
+            revocations,
+            now,
+        };
+        match inquiry.judge(evidence, &self.found, trace) {
+            Ok(Judged::Permitted(permit)) => Decision::Permit(permit),
+            Ok(Judged::Unasked(pending)) => Decision::Pending(pending),
+            Err(rejection) => Decision::Refuse(Refusal::told(Some(self.found.route.id), rejection, trace)),
+        }
     }
 }
 
@@ -200,14 +255,11 @@ impl<'p, R: Revocations + ?Sized> Inquiry<'p, '_, R> {
     fn judge<T: Trace>(
         &self,
         evidence: &impl Evidence,
-        chosen: &mut Option<RouteId>,
+        found: &RouteMatch<'p, '_>,
         trace: &mut T,
     ) -> Result<Judged<'p>, Rejection> {
         let rest = self.rest();
-        trace.enter(Phase::Route);
-        let found = self.policy.routes().lookup(self.facts)?;
         let route = found.route;
-        *chosen = Some(route.id);
         trace.step(|| Step::new(route.name.clone(), Outcome::Hit, "the most specific route").at(route.place));
         let rewritten = self.rewritten(route)?;
         if let Some(target) = &rewritten {

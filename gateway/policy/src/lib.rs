@@ -56,7 +56,7 @@ pub use client_certificate::{
 };
 pub use cors::{Cors, Field, Preflight, preflight};
 pub use credential::{Credential, CredentialKinds};
-pub use decide::{Decision, Pending, Permit, Proofs, Refusal, decide};
+pub use decide::{Decision, Pending, Permit, Proofs, Refusal, Routed, decide};
 pub use explain::{
     ExplainCredential, ExplainedStep, Explaining, Explanation, PendingExplanation, Verdict, explain,
 };

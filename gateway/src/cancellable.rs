@@ -25,6 +25,7 @@ use crate::deadlines::{Consequence, Deadlines, Late};
 use crate::handover::Door;
 use crate::http2;
 use crate::live_streams::{Cut, LiveStreams, RequestHandle};
+use crate::websocket::{CLOSE_GRACE, Close};
 
 thread_local! {
     /// The request whose header was read within the poll that runs on this thread.
@@ -163,7 +164,11 @@ impl Future for CancellableRequest<'_> {
             .as_ref()
             .is_some_and(|handle| handle.is_bound() && handle.cut().is_some())
         {
+            this.say_why();
             return Poll::Ready(None);
+        }
+        if let Some(handle) = &this.handle {
+            take_leave(handle);
         }
         let polled = match this.handle {
             Some(_) => this.inner.as_mut().poll(context),
@@ -177,7 +182,10 @@ impl Future for CancellableRequest<'_> {
                 this.streams.count(Cut::HeaderTimeout);
                 Poll::Ready(None)
             }
-            Poll::Ready(_) => Poll::Ready(None),
+            Poll::Ready(_) => {
+                this.say_why();
+                Poll::Ready(None)
+            }
             Poll::Pending => Poll::Pending,
         }
     }
@@ -206,12 +214,32 @@ impl CancellableRequest<'_> {
             if let Some(cut) = handle.cut() {
                 return Poll::Ready(cut);
             }
+            if handle.is_left()
+                && let Some(websocket) = handle.websocket()
+            {
+                if take_leave(handle) {
+                    // It became one in this poll, or was left meanwhile: its task has to look again.
+                    context.waker().wake_by_ref();
+                } else if websocket.is_over() {
+                    self.streams.end(handle, Cut::Shutdown);
+                    return Poll::Ready(Cut::Shutdown);
+                }
+            }
         }
         if handle.deadlines().any() {
             let handle = Arc::clone(handle);
             return self.poll_deadlines(&handle, context);
         }
         Poll::Pending
+    }
+
+    /// Has a WebSocket that was cut say why, when its connection is dropped after this.
+    fn say_why(&self) {
+        if let Some(handle) = &self.handle
+            && let (Some(websocket), Some(cut)) = (handle.websocket(), handle.cut())
+        {
+            websocket.is_cut(cut);
+        }
     }
 
     fn poll_deadlines(&mut self, handle: &RequestHandle, context: &mut Context<'_>) -> Poll<Cut> {
@@ -221,6 +249,7 @@ impl CancellableRequest<'_> {
                     Late::FirstByte => Cut::FirstByteTimeout,
                     Late::Total => Cut::TotalTimeout,
                     Late::Body => Cut::BodyTimeout,
+                    Late::Goodbye => Cut::Shutdown,
                 };
                 self.streams.end(handle, cut);
                 Poll::Ready(cut)
@@ -228,6 +257,18 @@ impl CancellableRequest<'_> {
             Poll::Pending => Poll::Pending,
         }
     }
+}
+
+/// Has a WebSocket that the gateway leaves say so to both sides; whether that was not said before.
+fn take_leave(handle: &RequestHandle) -> bool {
+    let Some(websocket) = handle.websocket().filter(|_| handle.is_left()) else {
+        return false;
+    };
+    let begins = websocket.say_goodbye(Close::GOING_AWAY);
+    if begins {
+        handle.deadlines().set_goodbye(clock::now() + CLOSE_GRACE);
+    }
+    begins
 }
 
 /// Waits for the next of the deadlines, and yields the one that the request has to be ended for.

@@ -2,12 +2,14 @@
 //!
 //! Which bytes begin a request is known to whoever runs it: [`reading_head_of`] says so around the poll
 //! in which Pingora reads.
+//!
+//! Once a WebSocket is opened on it, what passes is followed by that ([`crate::websocket`]).
 
 use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -21,6 +23,7 @@ use pingora::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::request_line::RequestLine;
+use crate::websocket::WebSocket;
 
 /// A request, told from the one before it on its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,16 +59,34 @@ pub(crate) fn checked(stream: Stream) -> Stream {
             inner: stream,
             request: None,
             line: RequestLine::Done,
+            websocket: OnceLock::new(),
         }),
     }
 }
 
+/// A connection of HTTP/1.1.
 #[derive(Debug)]
-struct CheckedStream {
+pub(crate) struct CheckedStream {
     inner: Stream,
     /// The request whose line `line` is in.
     request: Option<RequestNumber>,
     line: RequestLine,
+    websocket: OnceLock<Arc<WebSocket>>,
+}
+
+impl CheckedStream {
+    /// A WebSocket is about to be opened on it.
+    pub(crate) fn follow(&self, websocket: &Arc<WebSocket>) {
+        let _ = self.websocket.set(Arc::clone(websocket));
+    }
+}
+
+impl Drop for CheckedStream {
+    fn drop(&mut self) {
+        if let Some(websocket) = self.websocket.get() {
+            websocket.dropped(&mut self.inner);
+        }
+    }
 }
 
 impl AsyncRead for CheckedStream {
@@ -75,6 +96,9 @@ impl AsyncRead for CheckedStream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if let Some(websocket) = this.websocket.get() {
+            return websocket.poll_read(&mut this.inner, context, buffer);
+        }
         let filled = buffer.filled().len();
         let polled = Pin::new(&mut this.inner).poll_read(context, buffer);
         let reading = READING.get();
@@ -91,7 +115,11 @@ impl AsyncRead for CheckedStream {
 
 impl AsyncWrite for CheckedStream {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write(context, bytes)
+        let this = self.get_mut();
+        match this.websocket.get() {
+            Some(websocket) => websocket.poll_write(&mut this.inner, context, bytes),
+            None => Pin::new(&mut this.inner).poll_write(context, bytes),
+        }
     }
 
     fn poll_write_vectored(
@@ -99,7 +127,14 @@ impl AsyncWrite for CheckedStream {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write_vectored(context, slices)
+        let this = self.get_mut();
+        match this.websocket.get() {
+            Some(websocket) => {
+                let first = slices.iter().find(|slice| !slice.is_empty());
+                websocket.poll_write(&mut this.inner, context, first.map_or(&[], |slice| slice))
+            }
+            None => Pin::new(&mut this.inner).poll_write_vectored(context, slices),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -107,7 +142,11 @@ impl AsyncWrite for CheckedStream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_flush(context)
+        let this = self.get_mut();
+        match this.websocket.get() {
+            Some(websocket) => websocket.poll_flush(&mut this.inner, context),
+            None => Pin::new(&mut this.inner).poll_flush(context),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -19,6 +19,8 @@ pub(crate) enum Late {
     Total,
     /// The body of the request. On HTTP/1.1 Pingora's own timer ends it.
     Body,
+    /// The end of a WebSocket that was told to end.
+    Goodbye,
 }
 
 /// What becomes of a request that is late.
@@ -43,6 +45,7 @@ struct State {
     first_byte: Option<Instant>,
     total: Option<Instant>,
     body: Option<Instant>,
+    goodbye: Option<Instant>,
     /// The connection to the server, while no response has begun on it and nobody shares it.
     connection: Option<RawFd>,
     /// The response is on its way to the client.
@@ -71,6 +74,11 @@ impl Deadlines {
     /// Sets when the body, or its next piece, must have come; nothing once it is whole.
     pub(crate) fn set_body(&self, at: Option<Instant>) {
         self.change(|state| state.body = at);
+    }
+
+    /// Sets when a WebSocket that was told to end is ended.
+    pub(crate) fn set_goodbye(&self, at: Instant) {
+        self.change(|state| state.goodbye = Some(at));
     }
 
     /// A server was connected to. `shared` connections are not closed for one request.
@@ -116,6 +124,7 @@ impl Deadlines {
             (state.first_byte, Late::FirstByte),
             (state.total, Late::Total),
             (state.body, Late::Body),
+            (state.goodbye, Late::Goodbye),
         ]
         .into_iter()
         .filter_map(|(at, late)| Some((at?, late)))
@@ -129,9 +138,10 @@ impl Deadlines {
             Late::FirstByte => state.first_byte = None,
             Late::Total => state.total = None,
             Late::Body => state.body = None,
+            Late::Goodbye => state.goodbye = None,
         }
         state.late.get_or_insert(late);
-        if late == Late::Body || state.begun || state.shared {
+        if matches!(late, Late::Body | Late::Goodbye) || state.begun || state.shared {
             return Consequence::End(late);
         }
         if let Some(connection) = state.connection.take() {

@@ -15,6 +15,7 @@ use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, Shut
 use pingora::services::background::{BackgroundService, background_service};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::timeout;
 
 use crate::access_log::{AccessLog, AccessLogWriter};
 use crate::admin::Admin;
@@ -481,8 +482,8 @@ fn bind(sockets: &Sockets, address: SocketAddr) -> Result<Bound, GatewayError> {
     Bound::bind(sockets, address).map_err(|source| GatewayError::Listen { address, source })
 }
 
-/// Waits for the end, then drains: listeners close, idle connections too, open requests get their
-/// grace. What is left then is dropped by Pingora, which has no grace to give after this one.
+/// Waits for the end, then drains: listeners close, idle connections too, WebSockets are told, open
+/// requests get their grace. What is left then is dropped by Pingora, which has no grace to give after this one.
 struct Drain {
     shutdown: Shutdown,
     draining: watch::Sender<bool>,
@@ -508,6 +509,9 @@ impl ShutdownSignalWatch for Drain {
             }
             false => Duration::ZERO,
         };
+        // Nobody who comes back is met here again.
+        let _ = timeout(self.grace, self.handover.all_closed()).await;
+        self.shared.streams.leave_all();
         tracing::info!(grace = ?self.grace, in_flight = self.shared.in_flight.count(), "draining");
         let goes_on =
             |since: Duration| since < least || (self.shared.in_flight.count() > 0 && since < self.grace);
@@ -518,6 +522,7 @@ impl ShutdownSignalWatch for Drain {
         self.shared.streams.end_all(Cut::Shutdown);
         tokio::time::sleep(FLUSH).await;
         tracing::info!(took = ?start.elapsed(), cut = left, "drained");
+        self.admin_end.send_replace(true);
         ShutdownSignal::GracefulTerminate
     }
 }

@@ -21,6 +21,7 @@
 //! | servers, and whose turn it is | `upstreams.rs` |
 //! | how long it may take and how large its body may be | `forward_limits.rs`, `deadlines.rs`, `request_body.rs` |
 //! | how often somebody may ask | `rate_limits.rs`, `quota_table.rs` |
+//! | where a WebSocket's frames end, and what both sides are told | `websocket.rs` |
 //! | the answer to a refused request | `problem.rs` |
 //! | the signed assertion of who asks | `assertion.rs` |
 //! | the other door: proxies that ask about requests of their own | `forward_auth.rs` |
@@ -94,6 +95,7 @@ mod testing;
 mod upstream_config;
 mod upstream_request;
 mod upstreams;
+mod websocket;
 mod wire_checks;
 
 pub use assertion::AssertionConfig;

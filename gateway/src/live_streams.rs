@@ -1,11 +1,12 @@
 //! The permitted requests that are open, and how they are ended.
 //!
-//! Every one of them is here, those of public routes too, which a change of the configuration may end, from the decision to its last byte, so that no long response, upload,
-//! event stream or WebSocket outlives its credential. Coming and going is a slot in this thread's
+//! Every one of them is here, those of public routes too, which a change of the configuration may end,
+//! from the decision to its last byte, so that no long response, upload, event stream or WebSocket
+//! outlives its credential. Coming and going is a slot in this thread's
 //! slab under a lock that nobody else asks for; the rare ban looks through them all.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 
 use durward_contract::UnixSeconds;
@@ -17,6 +18,7 @@ use slab::Slab;
 use crate::deadlines::Deadlines;
 use crate::judged_again::{RequestHead, Standing, Verdict};
 use crate::sharded::{Counters, Padded, SHARDS, shard};
+use crate::websocket::WebSocket;
 
 /// Why an open request was ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +41,7 @@ pub(crate) enum Cut {
     PolicyChanged,
     /// Its client did not take a piece of the response in time.
     SendTimeout,
-    /// The gateway ends, and its grace is over.
+    /// The gateway ends, and its grace is over; or it is a WebSocket, and was told.
     Shutdown,
 }
 
@@ -94,6 +96,8 @@ pub(crate) struct RequestHandle {
     cut: AtomicU8,
     waker: AtomicWaker,
     deadlines: Deadlines,
+    websocket: OnceLock<Arc<WebSocket>>,
+    leaving: AtomicBool,
 }
 
 impl RequestHandle {
@@ -117,7 +121,28 @@ impl RequestHandle {
         self.asking.store(asking, Ordering::Relaxed);
     }
 
-    /// Whom to wake when it is ended. To be followed by a look at [`Self::cut`].
+    /// What it has become, where that is a WebSocket.
+    pub(crate) fn websocket(&self) -> Option<&Arc<WebSocket>> {
+        self.websocket.get()
+    }
+
+    /// It becomes a WebSocket.
+    pub(crate) fn is_websocket(&self, websocket: Arc<WebSocket>) {
+        let _ = self.websocket.set(websocket);
+    }
+
+    /// Whether the gateway leaves it, so that it has to be told if it is, or becomes, a WebSocket.
+    pub(crate) fn is_left(&self) -> bool {
+        self.leaving.load(Ordering::SeqCst)
+    }
+
+    fn leave(&self) {
+        self.leaving.store(true, Ordering::SeqCst);
+        self.waker.wake();
+    }
+
+    /// Whom to wake when it is ended or left. To be followed by a look at [`Self::cut`] and
+    /// [`Self::is_left`].
     pub(crate) fn wake_on_cut(&self, waker: &Waker) {
         self.waker.register(waker);
     }
@@ -171,6 +196,8 @@ pub(crate) struct JudgedAgain {
 pub(crate) struct LiveStreams {
     shards: [Padded<Mutex<Slab<Live>>>; SHARDS],
     cuts: Counters,
+    /// Whether the gateway leaves all of them.
+    leaving: AtomicBool,
 }
 
 impl Default for LiveStreams {
@@ -178,6 +205,7 @@ impl Default for LiveStreams {
         Self {
             shards: std::array::from_fn(|_| Padded::default()),
             cuts: Counters::new(Cut::ALL.len()),
+            leaving: AtomicBool::new(false),
         }
     }
 }
@@ -256,6 +284,10 @@ impl LiveStreams {
             head,
         };
         let key = self.shards[shard].0.lock().insert(live);
+        // Whoever leaves says so before looking through them.
+        if self.leaving.load(Ordering::SeqCst) {
+            handle.leave();
+        }
         Registration {
             streams: Arc::clone(self),
             shard,
@@ -340,6 +372,16 @@ impl LiveStreams {
             }
         }
         judged
+    }
+
+    /// The gateway leaves every request, those too that come yet: WebSockets are told, the others have
+    /// the time that the drain has.
+    pub(crate) fn leave_all(&self) {
+        self.leaving.store(true, Ordering::SeqCst);
+        for shard in &self.shards {
+            let shard = shard.0.lock();
+            shard.iter().for_each(|(_, live)| live.handle.leave());
+        }
     }
 
     /// Ends every request.

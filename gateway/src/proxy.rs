@@ -45,6 +45,7 @@ use crate::request_body::RequestBody;
 use crate::request_record::RequestRecord;
 use crate::upstream_request::{self, Forwarding};
 use crate::upstreams::{Chosen, Upstream};
+use crate::websocket::WebSocket;
 
 /// What all requests share, for as long as the process runs. What is of one configuration is in its
 /// [`Generation`].
@@ -236,6 +237,9 @@ impl ProxyHttp for GatewayProxy {
             return Error::e_explain(ErrorType::InternalError, "no permit");
         };
         if session.was_upgraded() {
+            if let (Some(websocket), Some(piece)) = (record.handle.websocket(), piece) {
+                websocket.passes_to_upstream(piece);
+            }
             return Ok(());
         }
         let length = piece.as_ref().map_or(0, Bytes::len);
@@ -286,6 +290,9 @@ impl ProxyHttp for GatewayProxy {
         record.status = response.status.as_u16();
         record.upstream_took = Some(clock::now() - record.decided_at);
         self.begun(response, record);
+        if response.status == StatusCode::SWITCHING_PROTOCOLS {
+            WebSocket::begin(session, response, &record.handle);
+        }
         if let Some(said) = rate_limits(record) {
             for (name, value) in said.fields() {
                 response.append_header(name, value)?;

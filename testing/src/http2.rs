@@ -136,7 +136,8 @@ impl Frame {
         .concat()
     }
 
-    fn code(&self, at: usize) -> u32 {
+    /// The four bytes of its payload at `at` as a number; 0 where there are none.
+    pub fn code(&self, at: usize) -> u32 {
         let bytes = self
             .payload
             .get(at..at + 4)

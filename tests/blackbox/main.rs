@@ -50,3 +50,4 @@ mod trusted_proxies;
 mod upgrade;
 mod upstream_tls;
 mod upstreams;
+mod websockets;

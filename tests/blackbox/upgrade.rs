@@ -7,16 +7,15 @@ use std::sync::mpsc::channel;
 use std::thread;
 
 use crate::harness::{
-    Backend, Connection, Key, OWN, PASSWORD, Reply, Service, Setup, Socket, claims, eventually, get, login,
-    mint,
+    Backend, Connection, Key, OWN, PASSWORD, Reply, Service, Setup, claims, eventually, get, login, mint,
 };
-use crate::streams::accept;
+use crate::streams::open_ended;
 
 const NO_WATCH: &str = "reload: { watch: false }\nshutdown_grace: 60s\n";
 const PUBLIC: &str = "  - { path: /public/**, upstream: api, access: public }\n";
 
 /// The process that goes on; it does not outlive its test.
-struct Successor(u32);
+pub struct Successor(u32);
 
 impl Drop for Successor {
     fn drop(&mut self) {
@@ -27,7 +26,7 @@ impl Drop for Successor {
 
 /// Asks for an upgrade, and waits until the successor serves.
 #[track_caller]
-fn upgrade(service: &Service) -> Successor {
+pub fn upgrade(service: &Service) -> Successor {
     let pid_in = |text: &str| {
         let said = service.process.stderr();
         let line = said.lines().rfind(|line| line.contains(text))?.to_owned();
@@ -48,7 +47,7 @@ fn upgrade(service: &Service) -> Successor {
 }
 
 #[track_caller]
-fn wait_until_ended(service: &mut Service) {
+pub fn wait_until_ended(service: &mut Service) {
     let status = eventually("the old process ends", || service.process.ended());
     assert_eq!(status.code(), Some(0));
 }
@@ -155,15 +154,12 @@ fn a_successor_that_cannot_serve_changes_nothing() {
 
 #[test]
 fn a_ban_holds_across_an_upgrade_and_finds_what_the_old_one_still_drains() {
-    let backend = Backend::answering(|request| match request.values("upgrade").is_empty() {
-        true => Reply::ok("upstream"),
-        false => Reply::Open(accept(request)),
-    });
+    let backend = open_ended();
     let mut service = Setup::own(&backend).append(NO_WATCH).start();
     let [mallory, alice] = ["mallory", "alice"].map(|name| service.account(name, &[]));
     service.told(&["ban", "mallory"]);
-    let bearer = format!("Bearer {}", alice.tokens.access);
-    let stream = Socket::open(&service, "/api/chat", &[("Authorization", &bearer)]).unwrap();
+    let mut stream = service.connect();
+    stream.begin(&alice.get("/api/events")).expect(200);
     let _successor = upgrade(&service);
     service.ask(&mallory.get("/api/x")).expect_refusal(401, "revoked");
     service.ask(&alice.get("/api/x")).expect(200);
@@ -172,7 +168,7 @@ fn a_ban_holds_across_an_upgrade_and_finds_what_the_old_one_still_drains() {
     service.told(&["ban", "alice"]);
     service.ask(&alice.get("/api/x")).expect_refusal(401, "revoked");
     // Long before the end of its grace.
-    stream.wait_until_gone();
+    stream.discard_to_end();
     wait_until_ended(&mut service);
     service.ask(&alice.get("/api/x")).expect_refusal(401, "revoked");
 }

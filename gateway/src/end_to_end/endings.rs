@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use durward_contract::Target;
+use durward_testing::http2::{Frame, Http2, error_code, frame_type, header_block};
 use serde_json::json;
 
 use super::answer::Answer;
@@ -34,15 +35,18 @@ fn open_streams_and_websockets_of_the_banned_are_cut_and_recorded_once() {
     let mut echo = [0; 4];
     chat.read_exact(&mut echo).unwrap();
     assert_eq!(&echo, b"ping");
-    let (head, stream) = open("/api/stream", &mallory, "");
+    let (head, mut stream) = open("/api/stream", &mallory, "");
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
     let (_, mut kept) = open("/api/chat", &alice, upgrade);
     assert!(edge.admin("/metrics").body.contains("durward_live_streams 3"));
 
     edge.ban_user("mallory");
     let chat_took = read_to_end(chat);
-    let stream_took = read_to_end(stream);
-    println!("cut after {chat_took:?} and {stream_took:?}");
+    let start = Instant::now();
+    let mut streamed = Vec::new();
+    let _ = stream.read_to_end(&mut streamed);
+    println!("cut after {chat_took:?} and {:?}", start.elapsed());
+    assert!(!streamed.ends_with(b"0\r\n\r\n"), "it does not look whole");
     wait_until("the backend sees both close", || {
         edge.backend.closed.load(Ordering::SeqCst) == 2
     });
@@ -169,6 +173,41 @@ fn the_drain_lets_requests_end_and_does_not_wait_longer_than_it_must() {
     assert_eq!(log.len(), 1, "what the drain cuts is recorded: {log:?}");
     assert_eq!(log[0]["cut"], "shutdown");
     assert!(TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn a_client_of_http2_is_told_by_goaway_and_what_it_has_open_ends_in_its_time() {
+    let edge = Edge::start("");
+    let mut connection = Http2::open(edge.address, Duration::from_secs(10)).unwrap();
+    let stream = connection.new_stream();
+    let authorization = format!("Bearer {}", edge.token("alice"));
+    let fields = [
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":authority", "edge.example"),
+        (":path", "/api/stream"),
+        ("authorization", &authorization),
+    ];
+    let headers = Frame::headers(stream, header_block(&fields), true);
+    connection.send(&headers).unwrap();
+    while connection.next_frame().unwrap().unwrap().kind != frame_type::HEADERS {}
+    let stopping = std::thread::spawn(move || edge.stop());
+    let (mut last_stream, mut pieces) = (None, 0);
+    while let Ok(Some(frame)) = connection.next_frame() {
+        match frame.kind {
+            frame_type::GOAWAY => {
+                assert_eq!(frame.code(4), error_code::NO_ERROR);
+                last_stream = Some(frame.code(0));
+            }
+            // Its requests go on.
+            frame_type::DATA if last_stream.is_some() => pieces += 1,
+            _ => {}
+        }
+    }
+    assert!(last_stream.is_some_and(|last| last >= stream), "{last_stream:?}");
+    assert!(pieces > 0);
+    let log = stopping.join().unwrap();
+    assert_eq!(log[0]["cut"], "shutdown", "{log:?}");
 }
 
 /// A ban falls between a decision and its registration sometimes; no stream may come through.

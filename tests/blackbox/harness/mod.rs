@@ -37,7 +37,7 @@ pub use service::{Service, Setup};
 pub use sink::Sink;
 pub use tls::{Certificates, Curled, TlsClient, curl};
 pub use tokens::{claims, mint, mint_with, sign};
-pub use websocket::Socket;
+pub use websocket::{Closed, Socket, SocketServer};
 
 use std::time::Duration;
 

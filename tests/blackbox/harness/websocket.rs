@@ -1,11 +1,14 @@
-//! A WebSocket through the edge.
+//! A WebSocket through the edge, and a server of them behind it.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
 
 use serde_json::Value;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::http::Request;
-use tokio_tungstenite::tungstenite::{Message, WebSocket, client};
+use tokio_tungstenite::tungstenite::{Error, Message, WebSocket, accept, client};
 
 use super::PATIENCE;
 use super::service::Service;
@@ -86,7 +89,6 @@ impl Socket {
     /// Reads until the other side is gone, whether it said goodbye or not.
     #[track_caller]
     pub fn wait_until_gone(mut self) {
-        use tokio_tungstenite::tungstenite::Error;
         loop {
             match self.0.read() {
                 Ok(_) => {}
@@ -95,6 +97,88 @@ impl Socket {
                 }
                 Err(_) => return,
             }
+        }
+    }
+}
+
+/// The code and the reason of a Close frame.
+pub type Closed = (u16, String);
+
+impl Socket {
+    /// Reads on until it is closed, answers, and waits for its end; nothing where it ends without a Close
+    /// frame.
+    #[track_caller]
+    pub fn hear_close(mut self) -> Option<Closed> {
+        read_close(&mut self.0)
+    }
+}
+
+#[track_caller]
+fn read_close(socket: &mut WebSocket<TcpStream>) -> Option<Closed> {
+    let mut heard = None;
+    loop {
+        match socket.read() {
+            Ok(Message::Close(close)) => {
+                heard = close.map(|close| (close.code.into(), close.reason.as_str().to_owned()));
+            }
+            Ok(_) => {}
+            Err(Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                panic!("it was not closed")
+            }
+            Err(_) => return heard,
+        }
+    }
+}
+
+/// A backend of WebSockets: it says every text again, and answers whoever closes.
+#[derive(Debug)]
+pub struct SocketServer {
+    address: SocketAddr,
+    ends: Mutex<Receiver<Option<Closed>>>,
+}
+
+impl SocketServer {
+    pub fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (ended, ends) = channel();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (stream, ended) = (stream.unwrap(), ended.clone());
+                thread::spawn(move || serve(stream, &ended));
+            }
+        });
+        Self {
+            address,
+            ends: Mutex::new(ends),
+        }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What the next one that ends was closed with; nothing where it ended without a word.
+    #[track_caller]
+    pub fn next_end(&self) -> Option<Closed> {
+        self.ends.lock().unwrap().recv_timeout(PATIENCE).unwrap()
+    }
+}
+
+fn serve(stream: TcpStream, ended: &Sender<Option<Closed>>) {
+    let Ok(mut socket) = accept(stream) else {
+        return;
+    };
+    let mut heard = None;
+    loop {
+        match socket.read() {
+            Ok(Message::Close(close)) => {
+                heard = close.map(|close| (close.code.into(), close.reason.as_str().to_owned()));
+            }
+            Ok(Message::Text(text)) if socket.send(Message::Text(text.clone())).is_ok() => {}
+            Ok(_) => {}
+            // Nobody may be left who wants to know.
+            Err(_) => return drop(ended.send(heard)),
         }
     }
 }

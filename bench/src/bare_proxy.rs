@@ -31,6 +31,8 @@ pub struct BareProxyRole {
 
 /// The program that is a bare proxy with the gateway's metrics; it lies beside this one.
 pub const METERED_PROXY: &str = "metered-proxy";
+/// The one that is a bare proxy on the gateway's allocator.
+pub const MIMALLOC_PROXY: &str = "mimalloc-proxy";
 
 /// The gateway's defaults.
 const MAX_ATTEMPTS: usize = 4;

@@ -187,6 +187,7 @@ fn costs(series: &[Series]) -> String {
     };
     let rows: Vec<_> = [
         row("noise (bare again, over bare)", name::CONTROL, name::BARE),
+        row("mimalloc (on the bare proxy)", name::MIMALLOC, name::BARE),
         row("metrics (on the bare proxy)", name::METERED, name::BARE),
         row(
             "gateway without authentication or log (public route)",
@@ -205,6 +206,7 @@ fn costs(series: &[Series]) -> String {
         ),
         row("access log", name::FULL, name::QUIET),
         row("everything, over bare", name::FULL, name::BARE),
+        row("everything, over bare on mimalloc", name::FULL, name::MIMALLOC),
     ]
     .into_iter()
     .flatten()

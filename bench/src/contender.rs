@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::Fallible;
 use crate::backend::{BackendReport, BackendRole, Listening, REPORT_PATH};
-use crate::bare_proxy::{BareProxyRole, METERED_PROXY};
+use crate::bare_proxy::{BareProxyRole, METERED_PROXY, MIMALLOC_PROXY};
 use crate::client::{Connection, request};
 use crate::configuration::{ACCESS_LOG, Configuration, DATABASE, ISSUER, permitted_paths, public_paths};
 use crate::durward::{Durward, Part, User, free_address};
@@ -72,6 +72,8 @@ pub mod name {
     pub const BARE: &str = "bare Pingora";
     /// The same again: what differs is noise.
     pub const CONTROL: &str = "bare Pingora again";
+    /// On the gateway's allocator.
+    pub const MIMALLOC: &str = "bare Pingora on mimalloc";
     /// With the gateway's metrics.
     pub const METERED: &str = "bare Pingora + the metrics";
     /// The gateway on a route that asks for nothing.
@@ -123,8 +125,10 @@ impl Field {
         field.add_bare(name::BARE, None, options)?;
         field.add_bare(name::CONTROL, None, options)?;
         if let Some(binary) = &options.durward {
-            let metered = std::env::current_exe()?.with_file_name(METERED_PROXY);
-            field.add_bare(name::METERED, Some(&metered), options)?;
+            for (name, program) in [(name::MIMALLOC, MIMALLOC_PROXY), (name::METERED, METERED_PROXY)] {
+                let program = std::env::current_exe()?.with_file_name(program);
+                field.add_bare(name, Some(&program), options)?;
+            }
             field.add_gateways(binary, options, say)?;
         }
         Ok(field)

@@ -26,35 +26,58 @@ const WRONG: u8 = b'#';
 
 impl RequestLine {
     /// Looks at the next bytes of the connection, and changes the first that is wrong.
-    pub(crate) fn check(&mut self, bytes: &mut [u8]) {
-        for byte in bytes {
-            *self = match (*self, *byte) {
-                (Self::Done, _) => return,
-                // An end where there should be none is the parser's to refuse.
-                (_, b'\n') => Self::Done,
-                (Self::Method, b' ') => Self::Target,
-                (Self::Method, _) => Self::Method,
-                (Self::Target, b' ') => Self::Version(0),
-                (Self::Target, b'\r') => Self::Done,
-                (Self::Target, byte) if may_stand_in_target(byte) => Self::Target,
-                (Self::Version(7), b'0'..=b'9') => Self::Version(8),
-                (Self::Version(8), b'\r') => Self::Done,
-                (Self::Version(at), byte) if VERSION.get(usize::from(at)) == Some(&byte) => {
-                    Self::Version(at + 1)
-                }
-                (Self::Target | Self::Version(_), _) => {
-                    *byte = WRONG;
-                    Self::Done
-                }
+    pub(crate) fn check(&mut self, mut bytes: &mut [u8]) {
+        while *self != Self::Done {
+            let (_, rest) = bytes.split_at_mut(self.passed_over(bytes));
+            let Some((byte, rest)) = rest.split_first_mut() else {
+                return;
             };
+            self.step(byte);
+            bytes = rest;
         }
+    }
+
+    /// How many of the next bytes change nothing about where in the line it is.
+    fn passed_over(self, bytes: &[u8]) -> usize {
+        let found = match self {
+            Self::Method => memchr::memchr2(b' ', b'\n', bytes),
+            Self::Target => bytes.iter().position(|byte| !IN_TARGET[usize::from(*byte)]),
+            Self::Version(_) | Self::Done => Some(0),
+        };
+        found.unwrap_or(bytes.len())
+    }
+
+    fn step(&mut self, byte: &mut u8) {
+        *self = match (*self, *byte) {
+            // An end where there should be none is the parser's to refuse.
+            (Self::Done, _) | (_, b'\n') => Self::Done,
+            (Self::Method, b' ') => Self::Target,
+            (Self::Method, _) => Self::Method,
+            (Self::Target, b' ') => Self::Version(0),
+            (Self::Target, b'\r') => Self::Done,
+            (Self::Target, byte) if IN_TARGET[usize::from(byte)] => Self::Target,
+            (Self::Version(7), b'0'..=b'9') => Self::Version(8),
+            (Self::Version(8), b'\r') => Self::Done,
+            (Self::Version(at), byte) if VERSION.get(usize::from(at)) == Some(&byte) => Self::Version(at + 1),
+            (Self::Target | Self::Version(_), _) => {
+                *byte = WRONG;
+                Self::Done
+            }
+        };
     }
 }
 
-/// What Pingora's parser would stumble over and mend; what else may not be there is judged later.
-fn may_stand_in_target(byte: u8) -> bool {
-    byte > b' ' && byte != 0x7f && !matches!(byte, b'<' | b'>' | b'"')
-}
+/// The bytes that Pingora's parser does not stumble over and mend; what else may not be there is judged
+/// later.
+const IN_TARGET: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = b' ' as usize + 1;
+    while byte < table.len() {
+        table[byte] = !matches!(byte as u8, 0x7f | b'<' | b'>' | b'"');
+        byte += 1;
+    }
+    table
+};
 
 #[cfg(test)]
 mod tests {

@@ -93,6 +93,24 @@ impl Frame {
         Self::new(frame_type::HEADERS, flag::END_HEADERS | end, stream, block)
     }
 
+    /// HEADERS, and as many CONTINUATION as a block needs that is larger than a frame may be at first
+    /// (RFC 9113 section 4.2).
+    pub fn header_section(stream: u32, block: Vec<u8>, end: bool) -> Vec<Self> {
+        const MAX_FRAME_SIZE: usize = 16 << 10;
+        let pieces = block.chunks(MAX_FRAME_SIZE).enumerate();
+        let mut frames: Vec<Self> = pieces
+            .map(|(at, piece)| match at {
+                0 if end => Self::new(frame_type::HEADERS, flag::END_STREAM, stream, piece),
+                0 => Self::new(frame_type::HEADERS, flag::NONE, stream, piece),
+                _ => Self::new(frame_type::CONTINUATION, flag::NONE, stream, piece),
+            })
+            .collect();
+        if let Some(last) = frames.last_mut() {
+            last.flags |= flag::END_HEADERS;
+        }
+        frames
+    }
+
     /// DATA that end the stream or not.
     pub fn data(stream: u32, data: impl Into<Vec<u8>>, end: bool) -> Self {
         let end = if end { flag::END_STREAM } else { flag::NONE };

@@ -4,7 +4,8 @@
 //!
 //! The file says `{"cases": [{id, class, kind, raw, token, verdict, expected}]}`; `jwks.json` with the
 //! issuer's keys lies beside it. Raw requests are Latin-1; `{{USER_TOKEN}}` in them is the token of
-//! the case `jwt-ok-es256`, and `{{TOKEN}}` the case's own.
+//! the case `jwt-ok-es256`, and `{{TOKEN}}` the case's own. Cases of HTTP/2 have `h2_headers` and
+//! `h2_body` instead, and are sent with the user's token.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,8 +15,10 @@ use serde_json::Value;
 
 use crate::harness::{Answer, Backend, Recorded, Service, Setup};
 
+mod http2;
+
 const CONFIGURATION: &str = r#"
-listen: "@edge"
+listen: { address: "@edge", http2: true }
 admin: "@admin"
 control: control.sock
 access_log: off
@@ -62,25 +65,17 @@ fn attack_cases() {
         .start();
     let mut tally: BTreeMap<String, (usize, usize)> = BTreeMap::new();
     let mut failures = Vec::new();
-    for case in cases
-        .iter()
-        .filter(|case| ["jwt", "http1-raw"].contains(&text(case, "kind").as_str()))
-    {
-        let Some(request) = request_of(case, &user_token) else {
-            failures.push(format!("{}: the case has no bytes to send", text(case, "id")));
-            continue;
+    for case in cases {
+        let judged = match text(case, "kind").as_str() {
+            "http2" => http2::attempt(case, &user_token, &service, &backend),
+            "jwt" | "http1-raw" => attempt(case, &user_token, &service, &backend),
+            kind => Err(format!("the kind {kind} is not known")),
         };
-        let outcome = Outcome::of(&service, &backend, &request);
         let (tried, passed) = tally.entry(text(case, "class")).or_default();
         *tried += 1;
-        match judge(case, &outcome) {
+        match judged {
             Ok(()) => *passed += 1,
-            Err(why) => failures.push(format!(
-                "{} ({}): {why}\n    {}",
-                text(case, "id"),
-                text(case, "class"),
-                outcome.told()
-            )),
+            Err(why) => failures.push(format!("{} ({}): {why}", text(case, "id"), text(case, "class"))),
         }
     }
     for (class, (tried, passed)) in &tally {
@@ -91,6 +86,13 @@ fn attack_cases() {
         .fold((0, 0), |sum, count| (sum.0 + count.0, sum.1 + count.1));
     println!("{:<28} {passed:>3} of {tried:>3}", "all");
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+}
+
+/// Tries a case of HTTP/1 on a connection of its own; the error tells what came instead.
+fn attempt(case: &Value, user_token: &str, service: &Service, backend: &Backend) -> Result<(), String> {
+    let request = request_of(case, user_token).ok_or("the case has no bytes to send")?;
+    let outcome = Outcome::of(service, backend, &request);
+    judge(case, &outcome).map_err(|why| format!("{why}\n    {}", outcome.told()))
 }
 
 /// The bytes of a case. Where the file describes a large one instead of holding it, one of the kind

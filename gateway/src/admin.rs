@@ -11,6 +11,7 @@ use prometheus::proto::{MetricFamily, MetricType};
 
 use crate::connections::Full;
 use crate::decision::Known;
+use crate::frame_watch::Flood;
 use crate::generation::Generation;
 use crate::listener_tls;
 use crate::lookup::Lookups;
@@ -144,6 +145,7 @@ fn families(shared: &Shared) -> Vec<MetricFamily> {
 
 fn limit_families(shared: &Shared, generation: &Generation) -> Vec<MetricFamily> {
     let connections = &shared.connections;
+    let ended = Flood::ALL.map(|flood| counter(&[("limit", flood.name())], shared.floods.count(flood)));
     let refused = Full::ALL.map(|full| counter(&[("limit", full.key())], connections.refused(full)));
     let failures = generation
         .failures
@@ -170,6 +172,12 @@ fn limit_families(shared: &Shared, generation: &Generation) -> Vec<MetricFamily>
             "Connections that were closed because a limit was reached",
             MetricType::COUNTER,
             refused.to_vec(),
+        ),
+        family(
+            "durward_connections_ended_total",
+            "Connections that were ended because of what came on them",
+            MetricType::COUNTER,
+            ended.to_vec(),
         ),
         family(
             "durward_limit_table_full_total",

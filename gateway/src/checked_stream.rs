@@ -1,11 +1,13 @@
-//! A client's connection whose request lines are checked on their way to Pingora's parser.
+//! A client's connection whose bytes are checked on their way to Pingora.
 //!
-//! Which bytes begin a request is known to whoever runs it: [`reading_head_of`] says so around the poll
-//! in which Pingora reads.
+//! Of HTTP/1.1 each request line is. Which bytes begin a request is known to whoever runs it:
+//! [`reading_head_of`] says so around the poll in which Pingora reads. What is checked of HTTP/2 is in
+//! [`crate::http2`].
 //!
 //! Once a WebSocket is opened on it, what passes is followed by that ([`crate::websocket`]).
 
 use std::cell::Cell;
+use std::fmt::Debug;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -51,75 +53,169 @@ pub(crate) fn head_is_read() {
     READING.set(None);
 }
 
-/// The connection with its request lines checked; HTTP/2 has none, with TLS or without.
-pub(crate) fn checked(stream: Stream) -> Stream {
-    match stream.selected_alpn_proto() {
-        Some(ALPN::H2) => stream,
-        _ => Box::new(CheckedStream {
-            inner: stream,
+/// What stands between Pingora and a connection. An error ends the connection.
+pub(crate) trait Check: Debug + Send + Sync + Unpin + 'static {
+    /// Whether the connection is one of HTTP/2.
+    const HTTP2: bool;
+
+    /// Reads.
+    fn poll_read(
+        &mut self,
+        inner: &mut Stream,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>>;
+
+    /// Writes.
+    fn poll_write(
+        &mut self,
+        inner: &mut Stream,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>>;
+
+    /// Writes out of several places.
+    fn poll_write_vectored(
+        &mut self,
+        inner: &mut Stream,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>>;
+
+    /// Flushes.
+    fn poll_flush(&mut self, inner: &mut Stream, context: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// The connection ends.
+    fn dropped(&mut self, _inner: &mut Stream) {}
+}
+
+/// The connection of HTTP/1.1 with its request lines checked.
+pub(crate) fn http1(stream: Stream) -> Stream {
+    checked(
+        stream,
+        Http1 {
             request: None,
             line: RequestLine::Done,
             websocket: OnceLock::new(),
-        }),
-    }
+        },
+    )
 }
 
-/// A connection of HTTP/1.1.
+/// The connection with `check` before it.
+pub(crate) fn checked(stream: Stream, check: impl Check) -> Stream {
+    Box::new(CheckedStream { inner: stream, check })
+}
+
+/// What is checked of HTTP/1.1.
 #[derive(Debug)]
-pub(crate) struct CheckedStream {
-    inner: Stream,
+pub(crate) struct Http1 {
     /// The request whose line `line` is in.
     request: Option<RequestNumber>,
     line: RequestLine,
     websocket: OnceLock<Arc<WebSocket>>,
 }
 
-impl CheckedStream {
+impl CheckedStream<Http1> {
     /// A WebSocket is about to be opened on it.
     pub(crate) fn follow(&self, websocket: &Arc<WebSocket>) {
-        let _ = self.websocket.set(Arc::clone(websocket));
+        let _ = self.check.websocket.set(Arc::clone(websocket));
     }
 }
 
-impl Drop for CheckedStream {
-    fn drop(&mut self) {
+impl Check for Http1 {
+    const HTTP2: bool = false;
+
+    fn poll_read(
+        &mut self,
+        inner: &mut Stream,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if let Some(websocket) = self.websocket.get() {
-            websocket.dropped(&mut self.inner);
+            return websocket.poll_read(inner, context, buffer);
+        }
+        let filled = buffer.filled().len();
+        let polled = Pin::new(inner).poll_read(context, buffer);
+        let reading = READING.get();
+        if reading.is_some() && reading != self.request {
+            self.request = reading;
+            self.line = RequestLine::default();
+        }
+        if reading.is_some() && self.line != RequestLine::Done {
+            self.line.check(&mut buffer.filled_mut()[filled..]);
+        }
+        polled
+    }
+
+    fn poll_write(
+        &mut self,
+        inner: &mut Stream,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.websocket.get() {
+            Some(websocket) => websocket.poll_write(inner, context, bytes),
+            None => Pin::new(inner).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        &mut self,
+        inner: &mut Stream,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.websocket.get() {
+            Some(websocket) => {
+                let first = slices.iter().find(|slice| !slice.is_empty());
+                websocket.poll_write(inner, context, first.map_or(&[], |slice| slice))
+            }
+            None => Pin::new(inner).poll_write_vectored(context, slices),
+        }
+    }
+
+    fn poll_flush(&mut self, inner: &mut Stream, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.websocket.get() {
+            Some(websocket) => websocket.poll_flush(inner, context),
+            None => Pin::new(inner).poll_flush(context),
+        }
+    }
+
+    fn dropped(&mut self, inner: &mut Stream) {
+        if let Some(websocket) = self.websocket.get() {
+            websocket.dropped(inner);
         }
     }
 }
 
-impl AsyncRead for CheckedStream {
+/// A connection with a check before it.
+#[derive(Debug)]
+pub(crate) struct CheckedStream<C: Check> {
+    inner: Stream,
+    check: C,
+}
+
+impl<C: Check> Drop for CheckedStream<C> {
+    fn drop(&mut self) {
+        self.check.dropped(&mut self.inner);
+    }
+}
+
+impl<C: Check> AsyncRead for CheckedStream<C> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if let Some(websocket) = this.websocket.get() {
-            return websocket.poll_read(&mut this.inner, context, buffer);
-        }
-        let filled = buffer.filled().len();
-        let polled = Pin::new(&mut this.inner).poll_read(context, buffer);
-        let reading = READING.get();
-        if reading.is_some() && reading != this.request {
-            this.request = reading;
-            this.line = RequestLine::default();
-        }
-        if reading.is_some() && this.line != RequestLine::Done {
-            this.line.check(&mut buffer.filled_mut()[filled..]);
-        }
-        polled
+        this.check.poll_read(&mut this.inner, context, buffer)
     }
 }
 
-impl AsyncWrite for CheckedStream {
+impl<C: Check> AsyncWrite for CheckedStream<C> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        match this.websocket.get() {
-            Some(websocket) => websocket.poll_write(&mut this.inner, context, bytes),
-            None => Pin::new(&mut this.inner).poll_write(context, bytes),
-        }
+        this.check.poll_write(&mut this.inner, context, bytes)
     }
 
     fn poll_write_vectored(
@@ -128,13 +224,7 @@ impl AsyncWrite for CheckedStream {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        match this.websocket.get() {
-            Some(websocket) => {
-                let first = slices.iter().find(|slice| !slice.is_empty());
-                websocket.poll_write(&mut this.inner, context, first.map_or(&[], |slice| slice))
-            }
-            None => Pin::new(&mut this.inner).poll_write_vectored(context, slices),
-        }
+        this.check.poll_write_vectored(&mut this.inner, context, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -143,10 +233,7 @@ impl AsyncWrite for CheckedStream {
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        match this.websocket.get() {
-            Some(websocket) => websocket.poll_flush(&mut this.inner, context),
-            None => Pin::new(&mut this.inner).poll_flush(context),
-        }
+        this.check.poll_flush(&mut this.inner, context)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -155,19 +242,19 @@ impl AsyncWrite for CheckedStream {
 }
 
 #[async_trait]
-impl Shutdown for CheckedStream {
+impl<C: Check> Shutdown for CheckedStream<C> {
     async fn shutdown(&mut self) {
         self.inner.shutdown().await;
     }
 }
 
-impl UniqueID for CheckedStream {
+impl<C: Check> UniqueID for CheckedStream<C> {
     fn id(&self) -> UniqueIDType {
         self.inner.id()
     }
 }
 
-impl Ssl for CheckedStream {
+impl<C: Check> Ssl for CheckedStream<C> {
     fn get_ssl(&self) -> Option<&TlsRef> {
         self.inner.get_ssl()
     }
@@ -181,7 +268,7 @@ impl Ssl for CheckedStream {
     }
 }
 
-impl GetTimingDigest for CheckedStream {
+impl<C: Check> GetTimingDigest for CheckedStream<C> {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
         self.inner.get_timing_digest()
     }
@@ -195,7 +282,7 @@ impl GetTimingDigest for CheckedStream {
     }
 }
 
-impl GetProxyDigest for CheckedStream {
+impl<C: Check> GetProxyDigest for CheckedStream<C> {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
         self.inner.get_proxy_digest()
     }
@@ -205,7 +292,7 @@ impl GetProxyDigest for CheckedStream {
     }
 }
 
-impl GetSocketDigest for CheckedStream {
+impl<C: Check> GetSocketDigest for CheckedStream<C> {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
         self.inner.get_socket_digest()
     }
@@ -216,8 +303,11 @@ impl GetSocketDigest for CheckedStream {
 }
 
 #[async_trait]
-impl Peek for CheckedStream {
-    async fn try_peek(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
-        self.inner.try_peek(buffer).await
+impl<C: Check> Peek for CheckedStream<C> {
+    /// Where Pingora asks, it wants to know whether a plain connection begins as one of HTTP/2. That is
+    /// known here: without a look it goes by what the listener speaks, which is HTTP/2; and a look that
+    /// finds nothing of it says HTTP/1.1.
+    async fn try_peek(&mut self, _buffer: &mut [u8]) -> io::Result<bool> {
+        Ok(!C::HTTP2)
     }
 }

@@ -30,6 +30,7 @@ use crate::forward_auth::{ForwardAuth, ForwardAuthCounts};
 use crate::generation::{Generation, upstreams_are_there};
 use crate::handover::{Handover, LINGER};
 use crate::housekeeping::Housekeeper;
+use crate::http2::Floods;
 use crate::in_flight::InFlight;
 use crate::issuer_keys::{IssuerKeys, Slot};
 use crate::listener_config::ListenerConfig;
@@ -229,6 +230,7 @@ impl Gateway {
             log,
             in_flight: InFlight::default(),
             connections: Arc::new(Connections::new(most, clients.max_connections_per_address)),
+            floods: Floods::default(),
             tallies,
             asked: ForwardAuthCounts::default(),
             neighbours: OnceLock::new(),
@@ -375,6 +377,9 @@ impl Gateway {
                 let listener = Listener {
                     app: Arc::new(app),
                     tls: tls.clone(),
+                    http2: listener.http2,
+                    header_timeout: self.config.header_timeout,
+                    shared: Arc::clone(&self.shared),
                 };
                 serving.push((Counted::new(listener, &self.shared), bound));
             }

@@ -9,6 +9,7 @@
 //! | --- | --- |
 //! | the connection: TLS, HTTP/2, the way to HTTPS | `listener_tls.rs`, `http2.rs`, `redirect.rs` |
 //! | request lines that Pingora would mend | `checked_stream.rs`, `request_line.rs` |
+//! | frames by the thousand, and those that never end | `http2.rs`, `frame_watch.rs` |
 //! | the connection, as long as there is room for one | `connections.rs` |
 //! | its header deadline, its cancellation | `cancellable.rs` |
 //! | checks on the raw header that the parsed one no longer shows | `wire_checks.rs` |
@@ -54,6 +55,7 @@ mod explain;
 mod failure_limit;
 mod forward_auth;
 mod forward_limits;
+mod frame_watch;
 mod gateway;
 mod generation;
 mod grant_table;

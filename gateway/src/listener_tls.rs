@@ -16,9 +16,9 @@ use http::HeaderValue;
 use pingora::apps::{HttpServerApp, ServerApp};
 use pingora::listeners::TlsAccept;
 use pingora::listeners::tls::{Acceptor, TlsSettings};
-use pingora::protocols::Stream;
 use pingora::protocols::l4::stream::Stream as L4Stream;
 use pingora::protocols::tls::TlsRef;
+use pingora::protocols::{ALPN, Stream};
 use pingora::proxy::Session;
 use pingora::server::ShutdownWatch;
 use rustls::ServerConfig;
@@ -29,8 +29,10 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use crate::cancellable::Cancellable;
-use crate::checked_stream::checked;
+use crate::checked_stream::http1;
+use crate::http2;
 use crate::listener_config::ListenerConfig;
+use crate::proxy::Shared;
 
 mod certificate;
 mod certificate_table;
@@ -232,16 +234,35 @@ impl TlsAccept for Connected {
 pub(crate) struct Listener<P> {
     pub(crate) app: Arc<Cancellable<P>>,
     pub(crate) tls: Option<Arc<TlsListener>>,
+    /// Whether it takes HTTP/2.
+    pub(crate) http2: bool,
+    pub(crate) header_timeout: Duration,
+    pub(crate) shared: Arc<Shared>,
 }
 
 #[async_trait]
 impl<P: HttpServerApp + Send + Sync + 'static> ServerApp for Listener<P> {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let stream = match &self.tls {
-            Some(tls) => Box::pin(tls.accept(stream)).await?,
-            None => stream,
+        let (stream, http2) = match &self.tls {
+            Some(tls) => {
+                let stream = Box::pin(tls.accept(stream)).await?;
+                let http2 = stream.selected_alpn_proto() == Some(ALPN::H2);
+                (stream, http2)
+            }
+            None if self.http2 => {
+                let mut stream = stream;
+                let told = http2::is_spoken(&mut stream, self.header_timeout, &self.shared);
+                let http2 = Box::pin(told).await?;
+                (stream, http2)
+            }
+            None => (stream, false),
         };
-        self.app.process_new(checked(stream), shutdown).await
+        let stream = if http2 {
+            http2::watched(stream, self.header_timeout, &self.shared)
+        } else {
+            http1(stream)
+        };
+        self.app.process_new(stream, shutdown).await
     }
 
     async fn cleanup(&self) {

@@ -34,6 +34,7 @@ use crate::decision::{self, Admission, Known};
 use crate::forward_auth::ForwardAuthCounts;
 use crate::forward_limits::Limits;
 use crate::generation::Generation;
+use crate::http2::Floods;
 use crate::in_flight::InFlight;
 use crate::listener_tls::{TlsConnection, TlsListener};
 use crate::live_streams::{Cut, LiveStreams};
@@ -62,6 +63,8 @@ pub(crate) struct Shared {
     pub(crate) log: Arc<AccessLog>,
     pub(crate) in_flight: InFlight,
     pub(crate) connections: Arc<Connections>,
+    /// Connections of HTTP/2 that were ended.
+    pub(crate) floods: Floods,
     /// What limits have counted.
     pub(crate) tallies: Tallies,
     /// What signs who asks, where that is wanted.

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
-use crate::checked_stream::CheckedStream;
+use crate::checked_stream::{CheckedStream, Http1};
 use crate::live_streams::{Cut, RequestHandle};
 
 mod frames;
@@ -130,7 +130,9 @@ impl WebSocket {
             return;
         }
         let stream = session.as_http1().map(|session| session.stream());
-        if let Some(stream) = stream.and_then(|stream| (**stream).as_any().downcast_ref::<CheckedStream>()) {
+        if let Some(stream) =
+            stream.and_then(|stream| (**stream).as_any().downcast_ref::<CheckedStream<Http1>>())
+        {
             let socket = Arc::new(Self::new());
             stream.follow(&socket);
             handle.is_websocket(socket);

@@ -2,8 +2,10 @@
 //! HTTP.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 
+use durward_testing::http2::PREFACE;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::harness::{
@@ -428,4 +430,29 @@ fn a_handshake_that_stalls_is_given_up() {
         connection.send(begun);
         connection.read_to_end();
     }
+}
+
+#[test]
+fn a_connection_of_http2_that_does_not_begin_is_given_up() {
+    let made = Certificates::make("authority ca\nsigned a ca DNS:a.example 2");
+    let listen =
+        "listen: [{ address: \"@edge\", tls: { certificates: [{ certificate: a.pem, key: a.key }] } }]";
+    let service = Setup::gateway(FOREIGN)
+        .replace("listen: \"@edge\"", &format!("{listen}\nheader_timeout: 300ms"))
+        .set("api", free_address())
+        .file("jwks.json", Key::set(&[&Key::es256("k1")]))
+        .file("a.pem", made.text("a.pem"))
+        .file("a.key", made.text("a.key"))
+        .start();
+    let client = TlsClient::new(&made.text("ca.pem"), "a.example", None).offering(b"h2");
+    let at = client.tunnel(service.edge);
+    for begun in [&PREFACE[..0], &PREFACE[..10], PREFACE] {
+        println!("case {}", begun.escape_ascii());
+        let mut connection = TcpStream::connect(at).unwrap();
+        connection.write_all(begun).unwrap();
+        // The server's settings, and then the end, which may come as a reset.
+        let _ = connection.read_to_end(&mut Vec::new());
+    }
+    let cut = "durward_streams_cut_total{cause=\"header_timeout\"} 3";
+    eventually("all were cut", || service.metrics().contains(cut).then_some(()));
 }

@@ -10,12 +10,15 @@ use parking_lot::Mutex;
 
 use crate::testing::read_head;
 
-/// A backend that keeps each request's head. `/api/stream` never ends, `/api/chat` is upgraded and
-/// echoes, everything else is answered with 200.
+/// More than all buffers on the way take.
+pub(super) const LARGE: usize = 32 << 20;
+
+/// A backend that keeps each request's head. `/api/stream` never ends, `/public/large` has a body of
+/// [`LARGE`] bytes, `/api/chat` is upgraded and echoes, everything else is answered with 200.
 pub(super) struct Backend {
     pub(super) address: SocketAddr,
     heads: Arc<Mutex<Vec<String>>>,
-    /// Connections that were closed under a stream or a chat.
+    /// Connections that were closed under a stream, a large body or a chat.
     pub(super) closed: Arc<AtomicUsize>,
 }
 
@@ -67,6 +70,18 @@ fn serve(mut stream: TcpStream, heads: &Mutex<Vec<String>>, closed: &AtomicUsize
             }
             closed.fetch_add(1, Ordering::SeqCst);
             return;
+        }
+        if path.starts_with("/public/large") {
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n");
+            let piece = vec![b'x'; 64 << 10];
+            let sent = stream
+                .write_all(head.as_bytes())
+                .and_then(|()| (0..LARGE / piece.len()).try_for_each(|_| stream.write_all(&piece)));
+            if sent.is_err() {
+                closed.fetch_add(1, Ordering::SeqCst);
+                return;
+            }
+            continue;
         }
         if path.starts_with("/api/chat") {
             let answer =

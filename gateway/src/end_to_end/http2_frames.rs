@@ -7,10 +7,12 @@ use durward_testing::http2::{Frame, Http2, Outcome, header_block};
 
 use super::edge::Edge;
 
+mod deadlines;
 mod floods;
 mod frames;
 mod header_blocks;
 mod requests;
+mod windows;
 
 /// Only a failure takes so long.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -34,6 +36,15 @@ fn open(edge: &Edge) -> Http2 {
 fn works(connection: &mut Http2) -> bool {
     let outcome = connection.ask(&GET, None);
     matches!(outcome, Ok(Outcome::Response { status: 200, .. }))
+}
+
+/// Waits until a metric has this line.
+fn told(edge: &Edge, line: &str) {
+    let start = std::time::Instant::now();
+    while !edge.admin("/metrics").body.contains(line) {
+        assert!(start.elapsed() < PATIENCE, "{line} is not in the metrics");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 fn block(fields: &[(&str, &str)]) -> Vec<u8> {

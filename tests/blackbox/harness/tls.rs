@@ -143,6 +143,12 @@ impl TlsClient {
         }
     }
 
+    /// The same, that offers this protocol (RFC 7301).
+    pub fn offering(mut self, protocol: &[u8]) -> Self {
+        Arc::make_mut(&mut self.config).alpn_protocols = vec![protocol.to_vec()];
+        self
+    }
+
     /// The leaf that is shown at `address` now; nothing where no handshake comes about.
     pub fn leaf(&self, address: SocketAddr) -> Option<Vec<u8>> {
         let connected = runtime().block_on(self.connect(address)).ok()?;

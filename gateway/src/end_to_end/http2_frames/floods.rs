@@ -1,8 +1,11 @@
 //! Floods of frames: each is given up after a bounded number, and others are served meanwhile.
 
+use std::collections::BTreeSet;
+use std::time::Instant;
+
 use durward_testing::http2::{Frame, Http2, Outcome, flag, frame_type, literal, setting};
 
-use super::{GET, PATIENCE, POST, block, open, works};
+use super::{GET, PATIENCE, POST, block, open, told, works};
 use crate::end_to_end::edge::Edge;
 
 /// Frames of a flood. Far more than any limit, few enough for a test.
@@ -33,6 +36,7 @@ fn streams_that_are_opened_and_reset_end_with_the_connection() {
     println!("case rapid reset");
     let edge = Edge::start("");
     let mut connection = open(&edge);
+    let start = Instant::now();
     let (sent, hung_up) = flood(&mut connection, |_, connection| {
         let stream = connection.new_stream();
         [
@@ -42,9 +46,68 @@ fn streams_that_are_opened_and_reset_end_with_the_connection() {
         .concat()
     });
     assert!(hung_up || given_up(&mut connection), "{sent} were taken");
-    // Of those that were reset hardly any was worth a request to the backend.
-    assert!(edge.backend.count() < MANY / 4, "{}", edge.backend.count());
+    assert_bounded(&edge, start);
     assert!(works(&mut open(&edge)));
+}
+
+#[test]
+fn streams_that_are_reset_once_they_were_accepted_end_with_the_connection() {
+    println!("case rapid reset, one by one");
+    let edge = Edge::start("");
+    let mut connection = open(&edge);
+    let start = Instant::now();
+    let (sent, hung_up) = flood(&mut connection, |_, connection| {
+        let stream = connection.new_stream();
+        let request = Frame::headers(stream, block(&GET), true);
+        // What answers the PING has accepted the stream before it.
+        let ping = Frame::new(frame_type::PING, flag::NONE, 0, [1; 8]);
+        let _ = connection.send_bytes(&[request.bytes(), ping.bytes()].concat());
+        while let Ok(Some(frame)) = connection.next_frame() {
+            if frame.kind == frame_type::PING {
+                break;
+            }
+        }
+        Frame::reset(stream, 8).bytes()
+    });
+    assert!(hung_up || given_up(&mut connection), "{sent} were taken");
+    assert!(sent >= 500, "{sent}: too few for a client that means well");
+    told(&edge, "durward_connections_ended_total{limit=\"http2_resets\"} 1");
+    assert_bounded(&edge, start);
+    assert!(works(&mut open(&edge)));
+}
+
+/// No more streams were worth a request to the backend than may be reset.
+fn assert_bounded(edge: &Edge, start: Instant) {
+    let seconds = usize::try_from(start.elapsed().as_secs()).unwrap() + 1;
+    let most = 500 + 50 * seconds + 100;
+    assert!(edge.backend.count() <= most, "{} of {most}", edge.backend.count());
+}
+
+#[test]
+fn a_browser_that_leaves_its_pages_is_served() {
+    println!("case a hundred requests that are given up, four times");
+    let edge = Edge::start("");
+    let mut connection = open(&edge);
+    let authorization = format!("Bearer {}", edge.token("alice"));
+    let path = (":path", "/api/stream");
+    let fields = [GET[0], GET[1], GET[2], path, ("authorization", &authorization)];
+    for _ in 0..4 {
+        let streams: Vec<u32> = (0..100).map(|_| connection.new_stream()).collect();
+        for stream in &streams {
+            connection
+                .send(&Frame::headers(*stream, block(&fields), true))
+                .unwrap();
+        }
+        let mut waiting: BTreeSet<u32> = streams.iter().copied().collect();
+        while !waiting.is_empty() {
+            let frame = connection.next_frame().unwrap().unwrap();
+            waiting.remove(&frame.stream);
+        }
+        for stream in &streams {
+            connection.send(&Frame::reset(*stream, 8)).unwrap();
+        }
+    }
+    assert!(works(&mut connection));
 }
 
 #[test]
@@ -128,28 +191,39 @@ fn a_small_block_that_is_large_once_it_is_read_is_refused() {
 }
 
 #[test]
-fn pings_and_settings_whose_answers_nobody_reads_are_given_up_or_not_kept() {
+fn frames_that_bring_nothing_are_given_up() {
     let edge = Edge::start("");
-    for (what, frame) in [
+    for (ended, (what, frame)) in [
         ("PING", Frame::new(frame_type::PING, flag::NONE, 0, [0; 8])),
         ("SETTINGS", Frame::settings(&[(setting::INITIAL_WINDOW_SIZE, 1)])),
+        ("WINDOW_UPDATE", Frame::window_update(0, 1)),
         (
             "PRIORITY",
             Frame::new(frame_type::PRIORITY, flag::NONE, 1, [0, 0, 0, 0, 1]),
         ),
         ("unknown", Frame::new(0x77, flag::NONE, 0, [0; 8])),
-    ] {
+    ]
+    .into_iter()
+    .enumerate()
+    {
         println!("case {what} flood");
         let mut connection = open(&edge);
-        // A server that answers nothing more until its answers are read stops to read, too: then
-        // writing fails by its timeout, and nothing is kept.
-        let (sent, ended) = flood(&mut connection, |_, _| frame.bytes());
-        println!(
-            "    {sent} frames, {}",
-            if ended { "given up" } else { "all taken" }
+        // Their answers are never read.
+        let (sent, hung_up) = flood(&mut connection, |_, _| frame.bytes().repeat(100));
+        println!("    given up within {sent}00 frames");
+        assert!(hung_up, "{what}");
+        let line = format!(
+            "durward_connections_ended_total{{limit=\"http2_frames\"}} {}",
+            ended + 1
         );
+        told(&edge, &line);
         assert!(works(&mut open(&edge)), "{what}");
     }
+    println!("case fewer than that");
+    let mut connection = open(&edge);
+    let ping = Frame::new(frame_type::PING, flag::NONE, 0, [0; 8]);
+    connection.send_bytes(&ping.bytes().repeat(10_000)).unwrap();
+    assert!(works(&mut connection));
 }
 
 #[test]
@@ -161,10 +235,20 @@ fn pieces_of_nothing_are_given_up() {
     connection
         .send(&Frame::headers(stream, block(&POST), false))
         .unwrap();
-    let (sent, ended) = flood(&mut connection, |_, _| Frame::data(stream, [], false).bytes());
+    let (sent, hung_up) = flood(&mut connection, |_, _| Frame::data(stream, [], false).bytes());
+    assert!(hung_up || given_up(&mut connection), "{sent} were taken");
+    println!("case DATA of one byte that nobody takes");
+    let mut connection = open(&edge);
+    // A body for a server that does not answer waits, piece by piece.
+    let stream = connection.new_stream();
+    let fields = [POST[0], POST[1], POST[2], (":path", "/down/x")];
+    connection
+        .send(&Frame::headers(stream, block(&fields), false))
+        .unwrap();
+    let (sent, hung_up) = flood(&mut connection, |_, _| Frame::data(stream, "x", false).bytes());
     println!(
         "    {sent} frames, {}",
-        if ended { "given up" } else { "all taken" }
+        if hung_up { "given up" } else { "all taken" }
     );
     assert!(works(&mut open(&edge)));
 }

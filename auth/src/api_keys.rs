@@ -54,16 +54,8 @@ enum ExpiresIn {
 #[derive(Debug)]
 pub(crate) struct MadeApiKey {
     pub stored: StoredKey,
-    pub proof: GrantedProof,
-}
-
-/// What a service shows to be taken for itself.
-#[derive(Debug)]
-pub(crate) enum GrantedProof {
-    /// A key of this text.
-    Key(Secret),
-    /// A client certificate of this name.
-    Certificate(CertificateName),
+    /// Nothing where a client certificate is granted.
+    pub secret: Option<Secret>,
 }
 
 impl Inner {
@@ -98,6 +90,7 @@ impl Inner {
             let stored = StoredKey {
                 id: key.id().to_owned(),
                 issuer: service.config.issuer.clone(),
+                certificate: certificate.as_ref().map(|name| name.as_str().to_owned()),
                 service: new.service,
                 scopes,
                 created_at: now,
@@ -107,16 +100,22 @@ impl Inner {
             };
             api_keys::insert(&mut write, stored.clone(), digest);
             let mut detail = format!("{} [{}]", stored.service, stored.scopes.join(" "));
-            let proof = match certificate {
-                None => GrantedProof::Key(text),
+            let secret = match &stored.certificate {
+                None => Some(text),
                 Some(name) => {
-                    detail.push_str(&format!(" {}", name.as_str()));
-                    GrantedProof::Certificate(name)
+                    detail.push_str(&format!(" {name}"));
+                    None
                 }
             };
             audit::record(&mut write, now, &actor, Action::ApiKeyMade, &stored.id, &detail).await?;
-            service.log.commit(&service.store, write).await?;
-            Ok(MadeApiKey { stored, proof })
+            match service.log.commit(&service.store, write).await {
+                Ok(()) => Ok(MadeApiKey { stored, secret }),
+                // Another replica was first.
+                Err(error) if certificate.is_some() && error.is_unique_violation() => {
+                    Err(Reason::CertificateTaken.into())
+                }
+                Err(error) => Err(error.into()),
+            }
         })
         .await
     }
@@ -157,6 +156,14 @@ impl Inner {
 }
 
 impl StoredKey {
+    /// What is shown by whoever it is of.
+    pub fn kind(&self) -> &'static str {
+        match self.certificate {
+            Some(_) => "client_certificate",
+            None => "api_key",
+        }
+    }
+
     /// Whether it is accepted at `now`, and if not, why.
     pub fn state(&self, now: UnixSeconds) -> &'static str {
         if self.revoked_at.is_some() {

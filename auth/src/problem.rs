@@ -78,7 +78,7 @@ reasons! {
     /// The name of a client certificate cannot be one.
     InvalidCertificate = "invalid_certificate", BAD_REQUEST, "A certificate is named dns:HOST, uri:URI or sha256:FINGERPRINT, without wildcards.";
     /// The certificate belongs to a service, or its grant was revoked.
-    CertificateTaken = "certificate_taken", CONFLICT, "The certificate was granted before; what was revoked or has expired is not granted again.";
+    CertificateTaken = "certificate_taken", CONFLICT, "The certificate is granted already; revoke that grant first.";
     /// No more API keys are accepted at a time.
     TooManyApiKeys = "too_many_api_keys", CONFLICT, "There are too many API keys; revoke some.";
     /// The user name belongs to somebody.

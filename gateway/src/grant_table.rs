@@ -36,9 +36,11 @@ impl GrantTable {
         }
     }
 
-    /// Whether a grant is still there.
+    /// Whether this very grant is still there, not another one of the same certificate.
     pub(crate) fn holds(&self, key: &GrantedKey) -> bool {
-        self.0.read().by_digest.contains_key(&key.digest())
+        let grants = self.0.read();
+        let held = grants.by_digest.get(&key.digest());
+        held.is_some_and(|held| held.revocation() == key.revocation())
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -80,13 +82,20 @@ pub(crate) enum Found {
 }
 
 impl Grants {
-    /// Adds a grant. Neither an id nor a key is given twice: the first one stays.
+    /// Adds a grant. No id is given twice: the first one stays. The name of a certificate is, once its
+    /// grant was taken back: the grant that is later in the log stays, in whatever order they arrive.
     pub(crate) fn insert(&mut self, key: GrantedKey, limit: usize) {
         let (digest, end) = (key.digest(), key.revocation());
-        if self.by_digest.contains_key(&digest) || self.by_end.contains_key(&end) {
+        if self.by_end.contains_key(&end) {
             return;
         }
-        if self.by_digest.len() >= limit {
+        if let Some(held) = self.by_digest.get(&digest) {
+            if held.sequence() >= key.sequence() {
+                return;
+            }
+            // Its end may still be on the way, and is not the end of this one.
+            self.by_end.remove(&held.revocation());
+        } else if self.by_digest.len() >= limit {
             if !std::mem::replace(&mut self.full, true) {
                 tracing::error!(
                     limit,
@@ -116,7 +125,7 @@ impl Grants {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::granted_key;
+    use crate::testing::{granted_key, granted_name};
 
     fn holds(grants: &Grants, id: &str) -> bool {
         grants.by_digest.contains_key(&granted_key(id, None).digest())
@@ -135,6 +144,42 @@ mod tests {
         grants.end(granted_key("a", None).revocation());
         assert!(!holds(&grants, "a") && holds(&grants, "b"));
         assert_eq!(grants.by_end.len(), 1);
+    }
+
+    #[test]
+    fn a_certificate_that_is_granted_anew_is_of_the_later_grant_in_any_order() {
+        use Arrival::{End, Grant};
+        /// What arrives of two grants of one name: the grant, or the entry that takes it back.
+        #[derive(Clone, Copy)]
+        enum Arrival {
+            Grant(u64),
+            End(u64),
+        }
+        // The first is number 1 and taken back by 2, the second is number 3.
+        for order in [
+            [Grant(1), End(1), Grant(3)],
+            [Grant(1), Grant(3), End(1)],
+            [End(1), Grant(3), Grant(1)],
+            [Grant(3), End(1), Grant(1)],
+            [Grant(3), Grant(1), End(1)],
+        ] {
+            let table = GrantTable::default();
+            for arrival in order.iter().chain(&order) {
+                match *arrival {
+                    Grant(sequence) => table.insert(granted_name(sequence)),
+                    End(sequence) => table.end(granted_name(sequence).revocation()),
+                }
+            }
+            let (first, second) = (granted_name(1), granted_name(3));
+            assert!(table.holds(&second) && !table.holds(&first));
+            let Found::Grant(held) = table.get(&first.digest()) else {
+                panic!("the second grant was lost");
+            };
+            assert_eq!(held.id(), second.id());
+            assert_eq!(table.0.read().by_end.len(), 1);
+            table.end(second.revocation());
+            assert_eq!((table.len(), table.0.read().by_end.len()), (0, 0));
+        }
     }
 
     #[test]

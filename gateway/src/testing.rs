@@ -158,6 +158,24 @@ fn grant(sequence: u64, id: &str, expires_at: Option<i64>) -> Grant {
     }
 }
 
+/// A grant of one and the same certificate's name. Its id is the number as text.
+fn grant_of_name(sequence: u64) -> Grant {
+    Grant {
+        digest: [9; 32],
+        ..grant(sequence, &sequence.to_string(), None)
+    }
+}
+
+/// That this name is granted.
+pub(crate) fn news_of_name(sequence: u64) -> News {
+    News::Grant(grant_of_name(sequence))
+}
+
+/// The grant of this name as a table has it.
+pub(crate) fn granted_name(sequence: u64) -> GrantedKey {
+    GrantedKey::new(DIGEST_KEY, &grant_of_name(sequence)).unwrap()
+}
+
 /// That an API key is granted.
 pub(crate) fn news_of_key(sequence: u64, id: &str) -> News {
     News::Grant(grant(sequence, id, None))

@@ -10,6 +10,9 @@ use crate::configuration::control_client;
 use crate::control::client::segment;
 use crate::exit::Failure;
 
+/// Where a column has nothing to say.
+const NONE: &str = "-";
+
 /// Runs an `apikey` command. When one that makes or revokes returns, the gateway in the service's
 /// process has applied it.
 pub async fn run(command: ApikeyCommand) -> Result<(), Failure> {
@@ -89,16 +92,23 @@ fn listed(answer: &Value) -> String {
         .flatten()
         .map(row)
         .collect();
-    table(&["SERVICE", "ID", "SCOPES", "STATE", "EXPIRES", "MADE BY"], &rows)
+    let columns = [
+        "SERVICE", "ID", "KIND", "NAME", "SCOPES", "STATE", "EXPIRES", "REVOKED", "MADE BY",
+    ];
+    table(&columns, &rows)
 }
 
 fn row(key: &Value) -> Vec<String> {
+    let moment_or = |name: &str, without: &str| key[name].as_i64().map_or(without.to_owned(), moment);
     vec![
         text(key, "service").to_owned(),
         text(key, "id").to_owned(),
+        text(key, "kind").to_owned(),
+        key["certificate"].as_str().unwrap_or(NONE).to_owned(),
         scopes(key),
         text(key, "state").to_owned(),
-        key["expires_at"].as_i64().map_or("never".to_owned(), moment),
+        moment_or("expires_at", "never"),
+        moment_or("revoked_at", NONE),
         text(key, "created_by").to_owned(),
     ]
 }

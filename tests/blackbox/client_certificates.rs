@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use serde_json::Value;
 
 use crate::harness::{
-    Ask, Backend, Certificates, Connection, Reply, Service, Setup, TlsClient, eventually, free_address, get,
+    Ask, Backend, Certificates, Connection, FleetSetup, RedisServer, Reply, Service, Setup, TlsClient,
+    eventually, free_address, get,
 };
 
 const MADE: &str = "\
@@ -42,18 +43,7 @@ impl Stand {
             _ => Reply::ok("upstream"),
         });
         let at = free_address();
-        let tls = format!(
-            "{{ address: \"{at}\", tls: {{ certificates: [{{ certificate: edge.pem, key: edge.key }}], \
-             client_certificates: {{ ca: clients.pem, required: {required} }} }} }}"
-        );
-        let files = ["edge.pem", "edge.key", "clients.pem"];
-        let setup = Setup::own(&backend)
-            .replace("listen: \"@edge\"", &format!("listen: [\"@edge\", {tls}]"))
-            .append(ROUTES.trim_start_matches('\n'));
-        let service = files
-            .iter()
-            .fold(setup, |setup, name| setup.file(name, made.text(name)))
-            .start();
+        let service = certified(Setup::own(&backend), &made, at, required).start();
         Self {
             made,
             backend,
@@ -62,15 +52,8 @@ impl Stand {
         }
     }
 
-    /// Where plain connections become ones of a client that shows this certificate.
     fn with(&self, name: &str) -> SocketAddr {
-        let own = [format!("{name}.pem"), format!("{name}.key")].map(|file| self.made.text(&file));
-        TlsClient::new(
-            &self.made.text("ca.pem"),
-            "edge.example",
-            Some((&own[0], &own[1])),
-        )
-        .tunnel(self.at)
+        showing(&self.made, name, self.at)
     }
 
     fn without(&self) -> SocketAddr {
@@ -79,22 +62,43 @@ impl Stand {
 
     #[track_caller]
     fn grant(&self, service: &str, certificate: &str, more: &[&str]) -> String {
-        let words = [
-            &[
-                "apikey",
-                "create",
-                service,
-                "--certificate",
-                certificate,
-                "--json",
-            ],
-            more,
-        ]
-        .concat();
-        let made: Value = serde_json::from_str(&self.service.told(&words)).unwrap();
-        assert!(made["key"].is_null(), "{made}");
-        made["id"].as_str().unwrap().to_owned()
+        grant(&self.service, service, certificate, more)
     }
+}
+
+/// With a listener at `at` that asks for certificates, and routes that accept them.
+fn certified(setup: Setup, made: &Certificates, at: SocketAddr, required: bool) -> Setup {
+    let tls = format!(
+        "{{ address: \"{at}\", tls: {{ certificates: [{{ certificate: edge.pem, key: edge.key }}], \
+         client_certificates: {{ ca: clients.pem, required: {required} }} }} }}"
+    );
+    let setup = setup
+        .replace("listen: \"@edge\"", &format!("listen: [\"@edge\", {tls}]"))
+        .append(ROUTES.trim_start_matches('\n'));
+    ["edge.pem", "edge.key", "clients.pem"]
+        .iter()
+        .fold(setup, |setup, name| setup.file(name, made.text(name)))
+}
+
+/// Where plain connections become ones to `at` of a client that shows this certificate.
+fn showing(made: &Certificates, name: &str, at: SocketAddr) -> SocketAddr {
+    let own = [format!("{name}.pem"), format!("{name}.key")].map(|file| made.text(&file));
+    TlsClient::new(&made.text("ca.pem"), "edge.example", Some((&own[0], &own[1]))).tunnel(at)
+}
+
+#[track_caller]
+fn grant(auth: &Service, service: &str, certificate: &str, more: &[&str]) -> String {
+    let words = [
+        "apikey",
+        "create",
+        service,
+        "--certificate",
+        certificate,
+        "--json",
+    ];
+    let made: Value = serde_json::from_str(&auth.told(&[&words, more].concat())).unwrap();
+    assert!(made["key"].is_null(), "{made}");
+    made["id"].as_str().unwrap().to_owned()
 }
 
 #[track_caller]
@@ -186,7 +190,7 @@ fn strangers_and_the_expired_do_not_get_through_the_handshake() {
 }
 
 #[test]
-fn what_is_taken_back_is_refused_at_once_and_for_good() {
+fn what_is_taken_back_is_refused_at_once() {
     let stand = Stand::start(false);
     let id = stand.grant("billing", "dns:billing.internal", &[]);
     let at = stand.with("billing");
@@ -201,20 +205,110 @@ fn what_is_taken_back_is_refused_at_once_and_for_good() {
     stream.read_to_end();
     // On a new connection too: no session is resumed into it.
     expect(&get("/certified/x"), at, 401, "certificate_unknown");
-    let again = [
-        "apikey",
-        "create",
-        "billing",
-        "--certificate",
-        "dns:billing.internal",
-    ];
-    let refused = stand.service.command(&again);
-    assert_ne!(refused.code, 0, "{refused:?}");
     // Another name of the same certificate is another grant.
     let second = stand.grant("billing", "uri:spiffe://example/billing", &[]);
     expect(&get("/certified/x"), at, 200, "");
     stand.service.told(&["apikey", "revoke", &second]);
     expect(&get("/certified/x"), at, 401, "certificate_unknown");
+}
+
+#[test]
+fn a_name_that_was_taken_back_can_be_granted_anew() {
+    let stand = Stand::start(false);
+    let name = "dns:billing.internal";
+    let first = stand.grant("billing", name, &["--scope", "reports:read"]);
+    let at = stand.with("billing");
+    expect(&get("/reports/x"), at, 200, "");
+    let twice = stand
+        .service
+        .command(&["apikey", "create", "billing", "--certificate", name]);
+    assert!(twice.code != 0 && twice.stderr.contains("revoke"), "{twice:?}");
+    stand.service.told(&["apikey", "revoke", &first]);
+    expect(&get("/reports/x"), at, 401, "certificate_unknown");
+    let second = stand.grant("reports", name, &["--expires", "never"]);
+    assert_ne!(first, second);
+    stand.backend.take();
+    expect(&get("/certified/x"), at, 200, "");
+    assert_eq!(stand.backend.take_one().values("x-service-id"), ["reports"]);
+    // What the first one could do is not what this one can.
+    expect(&get("/reports/x"), at, 403, "insufficient_scope");
+    // To revoke the first again says nothing of the second.
+    stand.service.told(&["apikey", "revoke", &first]);
+    expect(&get("/certified/x"), at, 200, "");
+    stand.service.told(&["apikey", "create", "cron"]);
+    let listed = stand.service.told(&["apikey", "list"]);
+    let row = |id: &str| listed.lines().find(|row| row.contains(id)).unwrap();
+    assert!(listed.starts_with("SERVICE"), "{listed}");
+    for word in ["client_certificate", name, "reports:read", "revoked"] {
+        assert!(row(&first).contains(word), "{word}: {listed}");
+    }
+    for word in ["client_certificate", name, "live", "never"] {
+        assert!(row(&second).contains(word), "{word}: {listed}");
+    }
+    assert!(
+        row("cron").contains("api_key") && row("cron").contains("live"),
+        "{listed}"
+    );
+    stand.service.told(&["apikey", "revoke", &second]);
+    expect(&get("/certified/x"), at, 401, "certificate_unknown");
+}
+
+#[test]
+fn a_service_is_limited_by_its_name_where_only_certificates_are_accepted() {
+    let made = Certificates::make(MADE);
+    let backend = Backend::start();
+    let at = free_address();
+    let service = certified(Setup::own(&backend), &made, at, false)
+        .append(
+            "  - { path: /limited/**, upstream: api, credentials: [client_certificate], rate_limit: few }\n\
+             rate_limits: { few: { by: service, rate: 1/h, burst: 2 } }\n",
+        )
+        .start();
+    let id = grant(&service, "billing", "dns:billing.internal", &[]);
+    grant(&service, "cron", "uri:spiffe://example/cron", &[]);
+    let (billing, cron) = (showing(&made, "billing", at), showing(&made, "cron", at));
+    expect(&get("/limited/x"), billing, 200, "");
+    // Another grant of the same service, another name of it, and still the same service.
+    service.told(&["apikey", "revoke", &id]);
+    grant(&service, "billing", "uri:spiffe://example/billing", &[]);
+    expect(&get("/limited/x"), billing, 200, "");
+    expect(&get("/limited/x"), billing, 429, "rate_limited");
+    expect(&get("/limited/x"), cron, 200, "");
+}
+
+#[test]
+fn every_gateway_takes_a_name_that_is_granted_anew() {
+    let made = Certificates::make(MADE);
+    let (backend, redis) = (Backend::start(), RedisServer::start());
+    let setup = FleetSetup::on_sqlite(&backend);
+    let auth = setup.auth(redis.address(), &[]);
+    let gateway = || {
+        let at = free_address();
+        let service =
+            setup.changed_gateway(redis.address(), &auth, |setup| certified(setup, &made, at, false));
+        (service, showing(&made, "billing", at))
+    };
+    let mut gateways = vec![gateway(), gateway()];
+    for _ in 0..3 {
+        let id = grant(&auth, "billing", "dns:billing.internal", &[]);
+        for (_, at) in &gateways {
+            eventually("the grant has come", || {
+                (get("/certified/x").send(*at).status == 200).then_some(())
+            });
+        }
+        auth.told(&["apikey", "revoke", &id, "--wait"]);
+        for (_, at) in &gateways {
+            expect(&get("/certified/x"), *at, 401, "certificate_unknown");
+        }
+    }
+    // Who was not there for any of it, and who is given all of it anew.
+    grant(&auth, "billing", "dns:billing.internal", &[]);
+    gateways.push(gateway());
+    for (_, at) in &gateways {
+        eventually("the last grant has come", || {
+            (get("/certified/x").send(*at).status == 200).then_some(())
+        });
+    }
 }
 
 #[test]

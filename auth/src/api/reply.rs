@@ -6,7 +6,7 @@ use durward_contract::UnixSeconds;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
-use crate::api_keys::{GrantedProof, MadeApiKey};
+use crate::api_keys::MadeApiKey;
 use crate::sessions::IssuedTokens;
 use crate::store::api_keys::StoredKey;
 use crate::store::sessions::Session;
@@ -72,6 +72,8 @@ pub(crate) fn session_body(session: &Session) -> Value {
 pub(crate) fn api_key_body(key: &StoredKey, now: UnixSeconds) -> Value {
     json!({
         "id": key.id,
+        "kind": key.kind(),
+        "certificate": key.certificate,
         "service": key.service,
         "scopes": key.scopes,
         "state": key.state(now),
@@ -85,9 +87,8 @@ pub(crate) fn api_key_body(key: &StoredKey, now: UnixSeconds) -> Value {
 /// An API key with the key itself, for the one answer that shows it.
 pub(crate) fn made_api_key_body(made: &MadeApiKey) -> Value {
     let mut body = api_key_body(&made.stored, made.stored.created_at);
-    match &made.proof {
-        GrantedProof::Key(text) => body["key"] = json!(text.expose()),
-        GrantedProof::Certificate(name) => body["certificate"] = json!(name.as_str()),
+    if let Some(text) = &made.secret {
+        body["key"] = json!(text.expose());
     }
     body
 }

@@ -12,6 +12,8 @@ use super::{Connection, StoreError, Write};
 pub(crate) struct StoredKey {
     pub id: String,
     pub issuer: String,
+    /// The name of a client certificate, where that is granted and no key.
+    pub certificate: Option<String>,
     pub service: String,
     pub scopes: Vec<String>,
     pub created_at: UnixSeconds,
@@ -56,13 +58,14 @@ pub(super) async fn write(
 ) -> Result<(), StoreError> {
     let NewKey { stored, digest } = key;
     query(
-        "INSERT INTO api_keys (id, sequence, issuer, digest, service, scopes, created_at, created_by, expires_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        "INSERT INTO api_keys (id, sequence, issuer, digest, certificate, service, scopes, created_at, created_by,
+         expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
     )
     .bind(&stored.id)
     .bind(sequence)
     .bind(&stored.issuer)
     .bind(&digest.0[..])
+    .bind(stored.certificate.as_deref())
     .bind(&stored.service)
     .bind(stored.scopes.join(" "))
     .bind(stored.created_at.0)
@@ -73,9 +76,9 @@ pub(super) async fn write(
     Ok(())
 }
 
-/// Whether a grant has this digest, or had it.
+/// Whether a grant that was not taken back has this digest.
 pub(crate) async fn has_digest(connection: &mut Connection, digest: KeyDigest) -> Result<bool, StoreError> {
-    let row = query("SELECT id FROM api_keys WHERE digest = $1")
+    let row = query("SELECT id FROM api_keys WHERE digest = $1 AND revoked_at IS NULL")
         .bind(&digest.0[..])
         .fetch_optional(connection)
         .await?;
@@ -100,8 +103,8 @@ pub(crate) async fn revoke(
 
 pub(crate) async fn by_id(connection: &mut Connection, id: &str) -> Result<Option<StoredKey>, StoreError> {
     let row = query(
-        "SELECT id, issuer, service, scopes, created_at, created_by, expires_at, revoked_at FROM api_keys
-         WHERE id = $1",
+        "SELECT id, issuer, certificate, service, scopes, created_at, created_by, expires_at, revoked_at
+         FROM api_keys WHERE id = $1",
     )
     .bind(id)
     .fetch_optional(connection)
@@ -116,8 +119,8 @@ pub(crate) async fn page(
     limit: u32,
 ) -> Result<Vec<StoredKey>, StoreError> {
     query(
-        "SELECT id, issuer, service, scopes, created_at, created_by, expires_at, revoked_at FROM api_keys
-         WHERE id > $1 ORDER BY id LIMIT $2",
+        "SELECT id, issuer, certificate, service, scopes, created_at, created_by, expires_at, revoked_at
+         FROM api_keys WHERE id > $1 ORDER BY id LIMIT $2",
     )
     .bind(after)
     .bind(i64::from(limit))
@@ -163,6 +166,7 @@ fn stored(row: &Row) -> Result<StoredKey, StoreError> {
     Ok(StoredKey {
         id: row.get("id")?,
         issuer: row.get("issuer")?,
+        certificate: row.get("certificate")?,
         service: row.get("service")?,
         scopes: scopes(row)?,
         created_at: UnixSeconds(row.get("created_at")?),
@@ -208,6 +212,7 @@ mod tests {
         StoredKey {
             id: id.into(),
             issuer: "i".into(),
+            certificate: None,
             service: "a".into(),
             scopes: vec!["r".into(), "w".into()],
             created_at: NOW,
@@ -294,17 +299,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_id_and_a_digest_are_given_once() {
+    async fn an_id_is_given_once_and_a_digest_again_once_it_was_taken_back() {
         let folder = std::env::temp_dir().join(format!("durward-keys-{}", random::token_id()));
         let store = Store::open(&DatabaseConfig::Sqlite(folder.join("auth.db")))
             .await
             .unwrap();
+        let mut write = store.write().await.unwrap();
+        insert(&mut write, key("k1", None), KeyDigest([1; 32]));
+        commit(write).await;
         for (id, digest) in [("k1", 2), ("k2", 1)] {
             let mut write = store.write().await.unwrap();
-            insert(&mut write, key("k1", None), KeyDigest([1; 32]));
             insert(&mut write, key(id, None), KeyDigest([digest; 32]));
             assert!(write.take_numbers().await.is_err(), "{id}");
         }
+        let mut write = store.write().await.unwrap();
+        assert!(has_digest(write.connection(), KeyDigest([1; 32])).await.unwrap());
+        revoke(write.connection(), "k1", "u_1", NOW).await.unwrap();
+        assert!(!has_digest(write.connection(), KeyDigest([1; 32])).await.unwrap());
+        insert(&mut write, key("k2", None), KeyDigest([1; 32]));
+        commit(write).await;
+        let mut write = store.write().await.unwrap();
+        insert(&mut write, key("k1", None), KeyDigest([3; 32]));
+        assert!(write.take_numbers().await.is_err(), "an id is never given twice");
         store.close().await;
         std::fs::remove_dir_all(folder).unwrap();
     }

@@ -65,6 +65,13 @@ pub(crate) enum StoreError {
     Corrupt(&'static str),
 }
 
+impl StoreError {
+    /// Whether a row was refused because there is another one that it may not be beside.
+    pub fn is_unique_violation(&self) -> bool {
+        matches!(self, Self::Sql(sqlx::Error::Database(error)) if error.is_unique_violation())
+    }
+}
+
 /// Why the database could not be opened or brought up to date.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {

@@ -1,9 +1,11 @@
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use durward_contract::{Bar, Grant, News, Sequence, Target, UnixSeconds};
 use durward_policy::ApiKey;
 use http::Method;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use crate::support::{House, ON_POSTGRES, Tokens};
 
@@ -353,6 +355,82 @@ async fn keys_are_listed_in_pages_with_their_state() {
 }
 
 #[tokio::test]
+async fn a_certificates_name_is_granted_to_one_at_a_time_and_anew_once_it_was_taken_back() {
+    let (house, admin) = house_with_admin().await;
+    let grant = async |service: &str, name: &str| {
+        let body = json!({ "service": service, "certificate": name });
+        house.post(KEYS).bearer(&admin.access).json(body).send().await
+    };
+    let revoke = async |made: &Value| {
+        let path = format!("{KEYS}/{}", text(made, "id"));
+        house.delete(&path).bearer(&admin.access).send().await.ok()
+    };
+    let name = "dns:billing.internal";
+    let first = grant("billing", name).await.body;
+    assert_eq!(
+        (
+            text(&first, "kind"),
+            text(&first, "certificate"),
+            first.get("key")
+        ),
+        ("client_certificate", name, None)
+    );
+    grant("cron", "dns:Billing.Internal.")
+        .await
+        .refused(409, "certificate_taken");
+    assert_eq!(text(&revoke(&first).await, "state"), "revoked");
+    // Many at once: one of them has it.
+    let house = Arc::new(house);
+    let mut all = JoinSet::new();
+    for number in 0..8 {
+        let (house, admin) = (Arc::clone(&house), admin.access.clone());
+        let body = json!({ "service": format!("s{number}"), "certificate": name });
+        all.spawn(async move { house.post(KEYS).bearer(&admin).json(body).send().await });
+    }
+    let (made, refused): (Vec<_>, Vec<_>) = all
+        .join_all()
+        .await
+        .into_iter()
+        .partition(|answer| answer.status == 201);
+    let [second] = &made[..] else {
+        panic!("{made:?} {refused:?}");
+    };
+    let second = &second.body;
+    for answer in &refused {
+        answer.refused(409, "certificate_taken");
+    }
+    assert_ne!(second["id"], first["id"]);
+    // To revoke the first again leaves the second alone.
+    let path = format!("{KEYS}/{}", text(&first, "id"));
+    house.delete(&path).bearer(&admin.access).send().await.ok();
+    let grants = house.recorder.grants();
+    assert_eq!(grants.len(), 2);
+    assert_eq!(grants[0].digest, grants[1].digest);
+    assert!(grants[0].sequence < grants[1].sequence);
+    let listed = house.get(KEYS).bearer(&admin.access).send().await.ok();
+    for (made, state) in [(&first, "revoked"), (second, "live")] {
+        let listed = listed["api_keys"].as_array().unwrap();
+        let row = listed.iter().find(|row| row["id"] == made["id"]).unwrap();
+        assert_eq!((text(row, "certificate"), text(row, "state")), (name, state));
+    }
+    // One that has expired holds its name until it is revoked.
+    house.clock.advance(91 * DAY);
+    let admin = house.login("root").await;
+    let body = || json!({ "service": "billing", "certificate": name });
+    let again = house.post(KEYS).bearer(&admin.access).json(body()).send().await;
+    again.refused(409, "certificate_taken");
+    let path = format!("{KEYS}/{}", text(second, "id"));
+    house.delete(&path).bearer(&admin.access).send().await.ok();
+    let third = make(&house, &admin, body()).await;
+    let loaded = house.replica().await;
+    let ids: Vec<String> = loaded_grants(&loaded)
+        .into_iter()
+        .map(|grant| grant.key)
+        .collect();
+    assert_eq!(ids, [text(&third, "id")]);
+}
+
+#[tokio::test]
 async fn ended_keys_are_forgotten_in_time_and_live_ones_never() {
     let (house, admin) = house_with_admin().await;
     make(
@@ -387,25 +465,32 @@ async fn ended_keys_are_forgotten_in_time_and_live_ones_never() {
     assert!(bars, "a key without an end is refused without an end");
 }
 
+/// A database as it was after some of the migrations. PostgreSQL changes its tables in place.
+async fn older(plan: &crate::support::Plan, migrations: &[&str]) -> sqlx::SqliteConnection {
+    use sqlx::Connection;
+    let path = plan.folder.path().join("auth.db");
+    let url = format!("sqlite:{}?mode=rwc", path.display());
+    let mut old = sqlx::SqliteConnection::connect(&url).await.unwrap();
+    let all = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/sqlite");
+    let some = plan.folder.path().join("older");
+    std::fs::create_dir(&some).unwrap();
+    for name in migrations {
+        std::fs::copy(all.join(name), some.join(name)).unwrap();
+    }
+    let migrator = sqlx::migrate::Migrator::new(some.as_path()).await.unwrap();
+    migrator.run(&mut old).await.unwrap();
+    old
+}
+
 /// A database of the version before: what its log refused is refused still.
 #[tokio::test]
 async fn the_log_survives_the_change_of_its_table() {
     use sqlx::Connection;
-    // PostgreSQL changes the table in place.
     if ON_POSTGRES {
         return;
     }
     let plan = crate::support::Plan::default();
-    let path = plan.folder.path().join("auth.db");
-    let url = format!("sqlite:{}?mode=rwc", path.display());
-    let mut old = sqlx::SqliteConnection::connect(&url).await.unwrap();
-    let foundation = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/sqlite");
-    let first = plan.folder.path().join("first");
-    std::fs::create_dir(&first).unwrap();
-    let name = "0001_foundation.sql";
-    std::fs::copy(foundation.join(name), first.join(name)).unwrap();
-    let migrator = sqlx::migrate::Migrator::new(first.as_path()).await.unwrap();
-    migrator.run(&mut old).await.unwrap();
+    let mut old = older(&plan, &["0001_foundation.sql"]).await;
     sqlx::query(
         "INSERT INTO revocations VALUES (1, 'http://issuer.test', 'user', 'u_a', 'epoch_below', 4, NULL, 5)",
     )
@@ -426,5 +511,46 @@ async fn the_log_survives_the_change_of_its_table() {
     assert_eq!(
         (&entry.target, entry.bar),
         (&Target::User("u_a".into()), Bar::EpochBelow(4))
+    );
+}
+
+/// Grants of before have the names that the audit has of them, and stay what they were.
+#[tokio::test]
+async fn grants_survive_the_change_of_their_table() {
+    use sqlx::Connection;
+    if ON_POSTGRES {
+        return;
+    }
+    let plan = crate::support::Plan::default();
+    let migrations = [
+        "0001_foundation.sql",
+        "0002_log_id.sql",
+        "0003_api_keys.sql",
+        "0004_revocation_runs.sql",
+    ];
+    let mut old = older(&plan, &migrations).await;
+    for statement in [
+        "INSERT INTO api_keys VALUES ('k1', 1, 'http://issuer.test', x'01', 'billing', '', 5, 'u_a', NULL, 7, 'u_b')",
+        "INSERT INTO api_keys VALUES ('k2', 2, 'http://issuer.test', x'02', 'cron', 'a b', 6, 'u_a', 99, NULL, NULL)",
+        "INSERT INTO api_keys VALUES ('k3', 3, 'http://issuer.test', x'03', 'old', '', 6, 'u_a', 99, NULL, NULL)",
+        "INSERT INTO audit (at, actor, action, target, detail) VALUES
+         (5, 'u_a', 'api_key_made', 'k1', 'billing [] dns:billing.internal'),
+         (6, 'u_a', 'api_key_made', 'k2', 'cron [a b]'), (7, 'u_a', 'api_key_revoked', 'k1', 'billing')",
+        "UPDATE revocation_head SET sequence = 3",
+    ] {
+        sqlx::query(statement).execute(&mut old).await.unwrap();
+    }
+    old.close().await.unwrap();
+    let house = plan.build().await;
+    let rows = "SELECT concat_ws(' ', id, sequence, hex(digest), coalesce(certificate, '-'), service, scopes,
+         created_at, created_by, coalesce(expires_at, '-'), coalesce(revoked_at, '-'), coalesce(revoked_by, '-'))
+         FROM api_keys ORDER BY id";
+    assert_eq!(
+        house.query(rows).await,
+        [
+            "k1 1 01 dns:billing.internal billing  5 u_a - 7 u_b",
+            "k2 2 02 - cron a b 6 u_a 99 - -",
+            "k3 3 03 - old  6 u_a 99 - -",
+        ]
     );
 }

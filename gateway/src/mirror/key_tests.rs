@@ -4,7 +4,7 @@ use durward_contract::{Bar, Target};
 
 use super::tests::{STALE, mirror, snapshot};
 use super::*;
-use crate::testing::{ISSUER, end_of_key, granted_key, news_of_key, token};
+use crate::testing::{ISSUER, end_of_key, granted_key, granted_name, news_of_key, news_of_name, token};
 
 fn is_known(mirror: &Mirror, id: &str) -> bool {
     match mirror.granted_key(&granted_key(id, None).digest()) {
@@ -60,6 +60,44 @@ fn a_grant_and_its_end_refuse_the_key_in_either_order() {
         loaded.attest(Sequence(2), Duration::ZERO);
         assert!(!is_known(&loaded, "k"), "{batches:?}");
         assert_eq!((followed.grants(), loaded.grants()), (0, 0));
+    }
+}
+
+/// The id of the grant by which the certificate is accepted.
+fn known_name(mirror: &Mirror) -> Option<String> {
+    match mirror.granted_key(&granted_name(1).digest()) {
+        GrantStanding::Known(key) if mirror.key_standing(&key) == Standing::Live => Some(key.id().to_owned()),
+        GrantStanding::Known(_) | GrantStanding::Absent => None,
+        unknown @ GrantStanding::Unknown { .. } => panic!("{unknown:?}"),
+    }
+}
+
+#[test]
+fn a_certificate_is_accepted_by_its_later_grant_and_never_again_by_the_one_that_was_taken_back() {
+    let news = || [news_of_name(1), end_of_key(2, "1"), news_of_name(3)];
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        let (followed, _hand) = mirror(100);
+        followed.load(snapshot(0, vec![]));
+        for index in order {
+            followed.apply(&[news()[index].clone()], Sequence(3));
+        }
+        let (loaded, _hand) = mirror(100);
+        let mut loading = Box::new(loaded.begin_load());
+        for index in order {
+            loading.add(&[news()[index].clone()]);
+        }
+        loading.finish(Sequence(3));
+        loaded.attest(Sequence(3), Duration::ZERO);
+        for mirror in [followed, loaded] {
+            assert_eq!(known_name(&mirror).as_deref(), Some("3"), "{order:?}");
+            assert_eq!(mirror.key_ended(&granted_name(1)), Some(Cause::ApiKey));
+            assert_eq!(mirror.key_ended(&granted_name(3)), None);
+            mirror.apply(&[end_of_key(4, "3")], Sequence(4));
+            for late in [&news()[..], &news()[..1], &news()[2..]] {
+                mirror.apply(late, Sequence(4));
+                assert_eq!(known_name(&mirror), None, "{order:?} {late:?}");
+            }
+        }
     }
 }
 

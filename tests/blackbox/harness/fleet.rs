@@ -90,6 +90,16 @@ impl FleetSetup {
         with_environment(Setup::gateway(&self.filled(redis, auth.auth)), environment).start()
     }
 
+    /// The same, with a configuration or files of its own.
+    pub fn changed_gateway(
+        &self,
+        redis: SocketAddr,
+        auth: &Service,
+        change: impl FnOnce(Setup) -> Setup,
+    ) -> Service {
+        change(Setup::gateway(&self.filled(redis, auth.auth))).start()
+    }
+
     /// The same, which may never become ready.
     pub fn gateway_unready(&self, redis: SocketAddr, auth: &Service) -> Service {
         Setup::gateway(&self.filled(redis, auth.auth)).listening(|service| service.edge)

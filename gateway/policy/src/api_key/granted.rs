@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use durward_contract::{Grant, Target, UnixSeconds};
+use durward_contract::{Grant, Sequence, Target, UnixSeconds};
 use http::HeaderValue;
 
 use super::KeyDigest;
@@ -22,6 +22,7 @@ pub const MAX_SCOPE_BYTES: usize = 64;
 pub struct GrantedKey {
     digest: KeyDigest,
     revocation: RevocationDigest,
+    sequence: Sequence,
     id: String,
     service: String,
     expires_at: Option<UnixSeconds>,
@@ -98,6 +99,7 @@ impl GrantedKey {
         Ok(Self {
             digest: KeyDigest(grant.digest),
             revocation: Self::revocation_of(digest_key, &grant.issuer, &grant.key),
+            sequence: grant.sequence,
             id: grant.key.clone(),
             service: grant.service.clone(),
             expires_at: grant.expires_at,
@@ -120,6 +122,12 @@ impl GrantedKey {
     /// What it is revoked by.
     pub fn revocation(&self) -> RevocationDigest {
         self.revocation
+    }
+
+    /// Its place in the log: of two grants of one digest the later one holds, since the earlier was taken
+    /// back before it.
+    pub fn sequence(&self) -> Sequence {
+        self.sequence
     }
 
     /// Its id, which is public.

@@ -178,25 +178,27 @@ pub(crate) struct Concerned<'a> {
     pub client: &'a str,
 }
 
+/// Each alternative is looked up in `revocations_by_target`.
+const CONCERNING: &str =
+    "SELECT sequence, issuer, target_kind, target_id, bar_kind, bar_value, forget_at FROM revocations
+     WHERE issuer = $1 AND ((target_kind = 'token' AND target_id = $2)
+     OR (target_kind = 'session' AND target_id = $3) OR (target_kind = 'user' AND target_id = $4)
+     OR (target_kind = 'client' AND target_id = $5) OR target_kind IN ('signing_key', 'everyone'))";
+
 /// Every entry that may concern a token. All of those against keys and everyone are among them: there
 /// are few.
 pub(crate) async fn concerning(
     connection: &mut Connection,
     concerned: Concerned<'_>,
 ) -> Result<Vec<RevocationEntry>, StoreError> {
-    let rows = query(
-        "SELECT sequence, issuer, target_kind, target_id, bar_kind, bar_value, forget_at FROM revocations
-         WHERE issuer = $1 AND ((target_kind = 'token' AND target_id = $2)
-         OR (target_kind = 'session' AND target_id = $3) OR (target_kind = 'user' AND target_id = $4)
-         OR (target_kind = 'client' AND target_id = $5) OR target_kind IN ('signing_key', 'everyone'))",
-    )
-    .bind(concerned.issuer)
-    .bind(concerned.token)
-    .bind(concerned.session)
-    .bind(concerned.user)
-    .bind(concerned.client)
-    .fetch_all(connection)
-    .await?;
+    let rows = query(CONCERNING)
+        .bind(concerned.issuer)
+        .bind(concerned.token)
+        .bind(concerned.session)
+        .bind(concerned.user)
+        .bind(concerned.client)
+        .fetch_all(connection)
+        .await?;
     let news = rows.into_iter().map(entry).collect::<Result<Vec<_>, _>>()?;
     let revocation = |news| match news {
         News::Revocation(entry) => Some(entry),
@@ -205,8 +207,7 @@ pub(crate) async fn concerning(
     Ok(news.into_iter().filter_map(revocation).collect())
 }
 
-/// Whether a signing key is revoked. Such entries are never forgotten, and few others are: the index
-/// on when to forget finds them.
+/// Whether a signing key is revoked.
 pub(crate) async fn signing_key_is_revoked(
     connection: &mut Connection,
     kid: &str,
@@ -261,4 +262,31 @@ pub(super) fn number(sequence: i64) -> Result<Sequence, StoreError> {
     u64::try_from(sequence)
         .map(Sequence)
         .map_err(|_| StoreError::Corrupt("sequence"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::database_config::DatabaseConfig;
+    use crate::random;
+    use crate::store::Store;
+
+    #[tokio::test]
+    async fn what_concerns_a_token_is_looked_up_and_not_searched_for() {
+        let folder = std::env::temp_dir().join(format!("durward-log-{}", random::token_id()));
+        let store = Store::open(&DatabaseConfig::Sqlite(folder.join("auth.db")))
+            .await
+            .unwrap();
+        let mut read = store.read().await.unwrap();
+        let plan = query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {CONCERNING}")));
+        let plan = (0..5).fold(plan, |plan, _| plan.bind("x"));
+        let rows = plan.fetch_all(&mut read).await.unwrap();
+        let steps: Vec<String> = rows.iter().map(|row| row.get("detail").unwrap()).collect();
+        let by_index = steps.iter().filter(|step| step.contains("revocations_by_target"));
+        assert_eq!(by_index.count(), 5, "{steps:?}");
+        assert!(!steps.iter().any(|step| step.starts_with("SCAN")), "{steps:?}");
+        drop(read);
+        store.close().await;
+        std::fs::remove_dir_all(folder).unwrap();
+    }
 }

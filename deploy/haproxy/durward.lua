@@ -16,6 +16,12 @@ local NOT_ASKED = {
     ["x-forwarded-proto"] = true, ["x-forwarded-uri"] = true,
 }
 
+-- What is said of rate limits, and the variable that has it.
+local SAID = {
+    ["ratelimit"] = "txn.durward_ratelimit",
+    ["ratelimit-policy"] = "txn.durward_ratelimit_policy",
+}
+
 -- HAProxy counts values from 0.
 local function values(list)
     local copied = {}
@@ -46,7 +52,7 @@ local function refuse(txn, status, answer)
     local reply = txn:reply({ status = status })
     for name, list in pairs(answer and answer.headers or {}) do
         if name == "content-type" or name == "www-authenticate" or name == "x-durward-reason"
-            or name == "allow" or name == "retry-after" then
+            or name == "allow" or name == "retry-after" or name == "ratelimit" or name == "ratelimit-policy" then
             reply:add_header(name, list[0])
         end
     end
@@ -77,6 +83,12 @@ core.register_action("durward", { "http-req" }, function(txn, address, names)
         end
         if list[0] ~= "" then
             txn.http:req_add_header(name, list[0])
+        end
+    end
+    -- For the answer to the client.
+    for name, variable in pairs(SAID) do
+        if answer.headers[name] ~= nil then
+            txn:set_var(variable, answer.headers[name][0])
         end
     end
 end, 2)

@@ -104,6 +104,13 @@ impl TrustedProxies {
         origin
     }
 
+    /// Whose request a proxy asks about, that may ask: the last address of X-Forwarded-For, and on
+    /// from there as above. One that names nobody asks for itself.
+    pub(crate) fn asked_for(&self, asking: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let named = list(headers, X_FORWARDED_FOR, b',').map(node_address);
+        self.follow(asking.to_canonical(), named)
+    }
+
     /// From proxy to proxy, as long as they are trusted and name somebody.
     fn follow(&self, peer: IpAddr, named: impl Iterator<Item = Option<IpAddr>>) -> IpAddr {
         let mut client = peer;
@@ -250,6 +257,29 @@ mod tests {
             .collect::<Vec<_>>();
         let found = origin(ForwardingHeader::XForwardedFor, "10.0.0.1", &long);
         assert_eq!(found.client.to_string(), "10.0.0.9");
+    }
+
+    #[test]
+    fn a_question_is_about_the_client_that_the_asking_proxy_saw() {
+        let trusted = TrustedProxies {
+            networks: vec!["10.0.0.0/8".parse().unwrap()],
+            header: ForwardingHeader::Forwarded,
+        };
+        for (fields, expected) in [
+            (&["6.6.6.6, 192.0.2.1"][..], "192.0.2.1"),
+            (&["6.6.6.6", "2001:db8::1"], "2001:db8::1"),
+            (&["6.6.6.6, 192.0.2.1, 10.0.0.1"], "192.0.2.1"),
+            (&["unknown"], "192.0.2.254"),
+            (&[], "192.0.2.254"),
+        ] {
+            let mut headers = HeaderMap::new();
+            for field in fields {
+                headers.append(X_FORWARDED_FOR, HeaderValue::from_static(field));
+            }
+            headers.append(FORWARDED, HeaderValue::from_static("for=6.6.6.6"));
+            let client = trusted.asked_for("::ffff:192.0.2.254".parse().unwrap(), &headers);
+            assert_eq!(client.to_string(), expected, "{fields:?}");
+        }
     }
 
     #[test]

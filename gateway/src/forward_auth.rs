@@ -4,14 +4,14 @@
 //! What is promised ends with the answer: the proxy carries the request on, so a ban finds the next
 //! request and cuts no stream.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use durward_policy::{AskingProxy, ForwardedRequest, Reason, Rejection, RequestFacts};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use pingora::apps::{HttpServerApp, ReusedHttpStream};
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
@@ -23,6 +23,7 @@ use crate::generation::Generation;
 use crate::judged_again::RequestHead;
 use crate::own_response;
 use crate::proxy::Shared;
+use crate::rate_limits::Said;
 use crate::request_record::RequestRecord;
 use crate::wire_checks;
 
@@ -40,7 +41,6 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 const KEEPALIVE_SECONDS: u64 = 3900;
 /// The reason of a refusal, for proxies that pass on headers and no bodies.
 const X_DURWARD_REASON: HeaderName = HeaderName::from_static("x-durward-reason");
-const X_FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// The listener's application.
 pub(crate) struct ForwardAuth {
@@ -105,7 +105,8 @@ impl ForwardAuth {
             .map(|http1| http1.get_headers_raw_bytes())
             .unwrap_or_default();
         record.peer = Some(peer);
-        record.client = named_client(&session.req_header().headers);
+        let trusted = &generation.config.trusted_proxies;
+        record.client = Some(trusted.asked_for(peer.ip(), &session.req_header().headers));
         record.question = Some(proxy);
         let asked = AskedAbout {
             request: read(generation, session, proxy, &record.raw),
@@ -115,11 +116,14 @@ impl ForwardAuth {
             Admission::Asking(asking) => asking.await,
         };
         let answered = admitted.and_then(|()| self.permitted(generation, &record));
-        let response = answered.unwrap_or_else(|rejection| {
+        let mut response = answered.unwrap_or_else(|rejection| {
             record.permit = None;
             record.reason = Some(rejection.reason);
             refused(&rejection)
         });
+        for (name, value) in record.rate_limits().into_iter().flat_map(Said::fields) {
+            response.headers_mut().insert(name, value);
+        }
         if asked.request.is_err() {
             // What could not be read may go on where nobody would look for it.
             session.set_keepalive(None);
@@ -215,13 +219,6 @@ impl Asked for AskedAbout {
     }
 }
 
-/// The client, as the proxy saw it: the last address of X-Forwarded-For. For the log alone.
-fn named_client(headers: &HeaderMap) -> Option<IpAddr> {
-    let last = headers.get_all(X_FORWARDED_FOR).iter().next_back()?;
-    let last = last.to_str().ok()?.rsplit(',').next()?;
-    last.trim().parse().ok()
-}
-
 fn refused(rejection: &Rejection) -> Response<Vec<u8>> {
     let mut response = own_response::refused(rejection);
     let reason = HeaderValue::from_static(rejection.reason.code());
@@ -236,27 +233,4 @@ fn plain(status: StatusCode, body: &str) -> Response<Vec<u8>> {
     headers.insert(header::CONTENT_LENGTH, body.len().into());
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_client_is_the_one_that_the_proxy_saw() {
-        let client = |values: &[&'static str]| {
-            let mut headers = HeaderMap::new();
-            for value in values {
-                headers.append(X_FORWARDED_FOR, HeaderValue::from_static(value));
-            }
-            named_client(&headers).map(|client| client.to_string())
-        };
-        assert_eq!(client(&["6.6.6.6, 192.0.2.1"]).as_deref(), Some("192.0.2.1"));
-        assert_eq!(
-            client(&["6.6.6.6", "2001:db8::1"]).as_deref(),
-            Some("2001:db8::1")
-        );
-        assert_eq!(client(&["unknown"]), None);
-        assert_eq!(client(&[]), None);
-    }
 }

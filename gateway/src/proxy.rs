@@ -40,7 +40,7 @@ use crate::listener_tls::{TlsConnection, TlsListener};
 use crate::live_streams::{Cut, LiveStreams};
 use crate::metrics::Metrics;
 use crate::problem::{self, Beside};
-use crate::rate_limits::{Said, Tallies};
+use crate::rate_limits::Tallies;
 use crate::reloads::Reloads;
 use crate::request_body::RequestBody;
 use crate::request_record::RequestRecord;
@@ -296,7 +296,7 @@ impl ProxyHttp for GatewayProxy {
         if response.status == StatusCode::SWITCHING_PROTOCOLS {
             WebSocket::begin(session, response, &record.handle);
         }
-        if let Some(said) = rate_limits(record) {
+        if let Some(said) = record.rate_limits() {
             for (name, value) in said.fields() {
                 response.append_header(name, value)?;
             }
@@ -421,14 +421,8 @@ fn route(record: &RequestRecord) -> Option<&Route> {
 fn beside(record: &RequestRecord) -> Beside<'_> {
     Beside {
         cors: route(record).and_then(|route| route.cors.as_ref()),
-        rate_limits: rate_limits(record),
+        rate_limits: record.rate_limits(),
     }
-}
-
-/// How a request stands with the limits that have counted it.
-fn rate_limits(record: &RequestRecord) -> Option<Said> {
-    let fields = record.generation.rate_limits.fields();
-    fields.of(record.route, &record.standings)
 }
 
 fn limits(record: &RequestRecord) -> Option<&Limits> {

@@ -310,7 +310,8 @@ impl RateLimits {
                 let issuer = policy.issuers().get(token.issuer()).map(|issuer| issuer.name());
                 [issuer.unwrap_or_default(), token.subject()].join("\n")
             }
-            (Some(LimitBy::ApiKey), Some(Principal::Service(key))) => key.id().to_string(),
+            (Some(LimitBy::ApiKey), Some(Principal::Service(key))) => key.id().to_owned(),
+            (Some(LimitBy::Service), Some(Principal::Service(key))) => key.service().to_owned(),
             _ => route.name.clone(),
         };
         let digest = digest(&SHA256, named.as_bytes());
@@ -327,8 +328,9 @@ impl RateLimits {
                 Some(self.digest(&(issuer, token.subject())))
             }
             (LimitBy::ApiKey, Some(Principal::Service(key))) => Some(self.digest(&key.id())),
+            (LimitBy::Service, Some(Principal::Service(key))) => Some(self.digest(&key.service())),
             (LimitBy::Route, _) => Some(self.digest(&route.name)),
-            (LimitBy::Address | LimitBy::User | LimitBy::ApiKey, _) => None,
+            (LimitBy::Address | LimitBy::User | LimitBy::Service | LimitBy::ApiKey, _) => None,
         }
     }
 

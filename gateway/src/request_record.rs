@@ -22,7 +22,7 @@ use crate::live_streams::{Cut, Registration, RequestHandle};
 use crate::log_line::{push_number, push_path, push_start, push_text};
 use crate::proxy::Shared;
 use crate::quota_table::ClientKey;
-use crate::rate_limits::Standings;
+use crate::rate_limits::{Said, Standings};
 use crate::request_body::RequestBody;
 use crate::upstreams::{InUse, ServerIndex, Tried};
 
@@ -140,12 +140,17 @@ impl RequestRecord {
         self.is_secure = origin.is_secure;
     }
 
-    /// Whose quotas it counts against. The questions of a proxy are its own to limit.
+    /// Whose quotas it counts against.
     pub(crate) fn counted_client(&self) -> Option<ClientKey> {
-        match self.question {
-            None => Some(ClientKey::of_address(self.client?)),
-            Some(_) => None,
-        }
+        self.client.map(ClientKey::of_address)
+    }
+
+    /// What its response says of the limits that have counted it.
+    pub(crate) fn rate_limits(&self) -> Option<Said> {
+        self.generation
+            .rate_limits
+            .fields()
+            .of(self.route, &self.standings)
     }
 
     /// Records a request that has ended by itself.

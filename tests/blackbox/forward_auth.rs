@@ -455,3 +455,126 @@ fn in_lookup_mode_the_applications_list_is_asked() {
     }
     assert!(service.metrics().contains("durward_live_streams 0"));
 }
+
+/// A gateway whose routes have limits, with the door.
+fn limited(more: &str) -> Stand {
+    let (backend, door) = (Backend::start(), free_address());
+    let service = Setup::own(&backend)
+        .append(
+            "  - { path: /limited/**, upstream: api, access: optional, rate_limit: [few, of-user] }\n\
+             rate_limits:\n  few: { by: address, rate: 1/h, burst: 4 }\n  of-user: { by: user, rate: 1/h, burst: 1 }\n",
+        )
+        .append(more)
+        .append(&section(door, "127.0.0.1"))
+        .start();
+    Stand {
+        service,
+        door,
+        _backend: backend,
+    }
+}
+
+/// The question about a GET, for this client.
+fn question_of(client: &str, target: &str) -> Ask {
+    get("/auth/traefik")
+        .header("X-Forwarded-Method", "GET")
+        .header("X-Forwarded-Host", "shop.example")
+        .header("X-Forwarded-Uri", target)
+        .header("X-Forwarded-For", client)
+}
+
+#[test]
+fn questions_count_as_requests_of_the_client_that_the_proxy_names() {
+    let stand = limited("");
+    let alice = stand.service.account("alice", &[]);
+    let answer = expect(question_of("192.0.2.1", "/limited/x").send(stand.door), 200, "");
+    assert_eq!(
+        answer.header("ratelimit-policy"),
+        r#""few";q=4;w=14400, "of-user";q=1;w=3600"#
+    );
+    assert_eq!(answer.header("ratelimit"), r#""few";r=3;t=3600"#);
+    // What a client says of itself stands before what the proxy adds.
+    let spoofing = question_of("198.51.100.7, 192.0.2.1", "/limited/x").bearer(&alice.tokens.access);
+    expect(spoofing.clone().send(stand.door), 200, "");
+    let refused = expect(spoofing.send(stand.door), 429, "rate_limited");
+    assert!(
+        refused.header("ratelimit").contains(r#""of-user";r=0;"#),
+        "{refused:?}"
+    );
+    expect(question_of("192.0.2.1", "/limited/x").send(stand.door), 200, "");
+    let refused = expect(
+        question_of("192.0.2.1", "/limited/x").send(stand.door),
+        429,
+        "rate_limited",
+    );
+    let retry_after: u32 = refused.header("retry-after").parse().unwrap();
+    assert!((1..=3600).contains(&retry_after), "{retry_after}");
+    assert!(
+        refused.header("ratelimit").starts_with(r#""few";r=0;"#),
+        "{refused:?}"
+    );
+    // Others are others, and the quota is one with that of requests to the edge.
+    expect(question_of("192.0.2.2", "/limited/x").send(stand.door), 200, "");
+    for _ in 0..2 {
+        expect(question_of("127.0.0.1", "/limited/x").send(stand.door), 200, "");
+        stand.service.ask(&get("/limited/x")).expect(200);
+    }
+    expect(
+        question_of("127.0.0.1", "/limited/x").send(stand.door),
+        429,
+        "rate_limited",
+    );
+    stand
+        .service
+        .ask(&get("/limited/x"))
+        .expect_refusal(429, "rate_limited");
+    let metrics = stand.service.metrics();
+    assert!(
+        metrics.contains("durward_rate_limited_total{limit=\"few\"} 3"),
+        "{metrics}"
+    );
+}
+
+#[test]
+fn credentials_that_fail_are_counted_for_the_client_that_the_proxy_names() {
+    let stand = limited("failure_limit: { rate: 1/h, burst: 2 }\n");
+    let forged = |client: &str| question_of(client, "/api/x").bearer("a.b.c").send(stand.door);
+    for _ in 0..2 {
+        assert_eq!(forged("192.0.2.1").status, 401);
+    }
+    let refused = expect(forged("192.0.2.1"), 429, "too_many_failures");
+    assert!(refused.header("retry-after").parse::<u32>().unwrap() > 0);
+    assert_eq!(forged("192.0.2.2").status, 401);
+}
+
+#[test]
+fn questions_are_counted_together_with_the_requests_of_other_gateways() {
+    let redis = RedisServer::start();
+    let store = format!(
+        "rate_limit_store: {{ store: \"redis://{}\", deadline: 1s }}\n",
+        redis.address()
+    );
+    let (backend, door) = (Backend::start(), free_address());
+    let routes = "  - { path: /limited/**, upstream: api, access: optional, rate_limit: few }\n\
+                  rate_limits: { few: { by: address, rate: 1/h, burst: 3, shared: true } }\n";
+    let keys = Key::es256("k1");
+    let gateway = |more: &str| {
+        Setup::foreign(&backend, &[&keys])
+            .append(routes)
+            .append(&store)
+            .append(more)
+            .start()
+    };
+    let (asked, other) = (gateway(&section(door, "127.0.0.1")), gateway(""));
+    expect(question_of("127.0.0.1", "/limited/x").send(door), 200, "");
+    other.ask(&get("/limited/x")).expect(200);
+    let last = expect(question_of("127.0.0.1", "/limited/x").send(door), 200, "");
+    assert!(last.header("ratelimit").starts_with(r#""few";r=0;"#), "{last:?}");
+    expect(
+        question_of("127.0.0.1", "/limited/x").send(door),
+        429,
+        "rate_limited",
+    );
+    asked.ask(&get("/limited/x")).expect_refusal(429, "rate_limited");
+    other.ask(&get("/limited/x")).expect_refusal(429, "rate_limited");
+}

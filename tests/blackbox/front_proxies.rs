@@ -60,6 +60,12 @@ impl Kind {
         self != Self::Nginx
     }
 
+    /// Whether the client is told of its rate limits by answers that pass, too; these two pass on to
+    /// the client what is refused, and nothing else.
+    fn tells_limits_of_what_passes(self) -> bool {
+        !matches!(self, Self::Traefik | Self::Caddy)
+    }
+
     fn command(self, folder: &TestFolder, places: &Places) -> Command {
         let shipped = |name: &str| places.put(&deployed(&format!("{}/{name}", self.name())));
         let write = |name: &str, text: String| folder.write(name, text).to_str().unwrap().to_owned();
@@ -221,7 +227,11 @@ impl Stand {
             kind.name()
         );
         let service = Setup::own(&backend)
-            .append("  - { path: /services/**, upstream: api, credentials: [api_key] }\n")
+            .append(
+                "  - { path: /services/**, upstream: api, credentials: [api_key] }\n  \
+                 - { path: /limited/**, upstream: api, access: public, rate_limit: few }\n\
+                 rate_limits: { few: { by: address, rate: 1/h, burst: 2 } }\n",
+            )
             .append(&section)
             .start();
         let alice = service.account("alice", &["reader"]);
@@ -317,6 +327,7 @@ fn guards_the_backend(kind: Kind) {
     hostile_paths_do_not_pass(&stand);
     keys_of_services_work(&stand);
     websockets_pass(&stand);
+    limits_are_told(&stand, kind);
 
     // A ban is the next refused request, on a connection that is open too.
     let root = service.account("root", &["admin"]);
@@ -451,6 +462,34 @@ fn keys_of_services_work(stand: &Stand) {
         "{request:?}"
     );
     assert_eq!(request.values("x-api-key"), [""; 0]);
+}
+
+/// A request too many is 429 in front of each proxy, with when to try again.
+fn limits_are_told(stand: &Stand, kind: Kind) {
+    for left in ["1", "0"] {
+        let answer = stand.ask(&get("/limited/x")).expect(200);
+        if kind.tells_limits_of_what_passes() {
+            let standing = answer.header("ratelimit");
+            assert!(standing.starts_with(&format!("\"few\";r={left};")), "{answer:?}");
+        }
+    }
+    assert_eq!(stand.backend.take().len(), 2);
+    // A client cannot say to be another one.
+    let refused = stand
+        .ask(&get("/limited/x").header("X-Forwarded-For", "192.0.2.1"))
+        .expect(429);
+    assert_eq!(refused.header("x-durward-reason"), "rate_limited");
+    let retry_after: u32 = refused.header("retry-after").parse().unwrap();
+    assert!((1..=3600).contains(&retry_after), "{retry_after}");
+    assert_eq!(refused.header("ratelimit-policy"), "\"few\";q=2;w=7200");
+    assert!(
+        refused.header("ratelimit").starts_with("\"few\";r=0;"),
+        "{refused:?}"
+    );
+    if kind.passes_bodies() {
+        assert_eq!(refused.reason(), "rate_limited");
+    }
+    assert!(stand.backend.take().is_empty());
 }
 
 fn websockets_pass(stand: &Stand) {

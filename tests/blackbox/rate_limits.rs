@@ -178,6 +178,33 @@ fn an_api_key_has_requests_of_its_own() {
 }
 
 #[test]
+fn a_service_has_its_requests_whichever_of_its_keys_it_shows() {
+    let backend = Backend::start();
+    let service = Setup::own(&backend)
+        .append(
+            "  - { path: /services/**, upstream: api, credentials: [bearer, api_key], rate_limit: per-service }\n",
+        )
+        .append("rate_limits: { per-service: { by: service, rate: 1/h, burst: 2 } }\n")
+        .start();
+    let make = |service_name: &str| {
+        let told = service.told(&["apikey", "create", service_name, "--json"]);
+        let made: serde_json::Value = serde_json::from_str(&told).unwrap();
+        made["key"].as_str().unwrap().to_owned()
+    };
+    let (one, other, cron) = (make("billing"), make("billing"), make("cron"));
+    let status = |key: &str| service.ask(&get("/services/x").header("X-Api-Key", key)).status;
+    assert_eq!(
+        [&one, &other, &one, &other, &cron].map(|key| status(key)),
+        [200, 200, 429, 429, 200]
+    );
+    // Users are no services.
+    let alice = service.account("alice", &[]);
+    for _ in 0..3 {
+        service.ask(&alice.get("/services/x")).expect(200);
+    }
+}
+
+#[test]
 fn a_backend_that_limits_too_is_heard() {
     let backend = Backend::answering(|_| {
         Reply::Bytes(b"HTTP/1.1 200 OK\r\nRateLimit: \"own\";r=7;t=1\r\nContent-Length: 2\r\n\r\nok".to_vec())
@@ -206,14 +233,18 @@ fn limits_that_count_nothing_are_refused_with_advice() {
             "  - { path: /a/**, upstream: api, access: public, rate_limit: per-user }\n  \
                - { path: /b/**, upstream: api, rate_limit: [per-key, per-usr] }\n  \
                - { path: /c/**, upstream: api, rate_limit: [per-user, per-user] }\n  \
-               - { path: /d/**, upstream: api, rate_limit: [] }\n\
-             rate_limits:\n  per-user: { by: user, rate: 1/s }\n  per-key: { by: api_key, rate: 1/s }\n  \
+               - { path: /d/**, upstream: api, rate_limit: [] }\n  \
+               - { path: /e/**, upstream: api, rate_limit: per-service }\n  \
+               - { path: /f/**, upstream: api, credentials: [client_certificate], rate_limit: per-key }\n\
+             rate_limits:\n  per-service: { by: service, rate: 1/s }\n  per-user: { by: user, rate: 1/s }\n  per-key: { by: api_key, rate: 1/s }\n  \
                'a b': { by: user, rate: 1/s }\n  c: { by: users, rate: 1/s, shares: true }\n  d: { rate: 1/s }\n",
         )
         .fail();
     for expected in [
         "the rate limit `per-user` is `by: user`, and the route accepts no such credential",
         "the rate limit `per-key` is `by: api_key`, and the route accepts no such credential",
+        "the rate limit `per-service` is `by: service`, and the route accepts no such credential",
+        "name one that is `by: service`",
         "`rate_limit` cannot be `per-usr`",
         "did you mean `per-user`?",
         "the rate limit `per-user` is named twice",

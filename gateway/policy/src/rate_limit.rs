@@ -32,8 +32,12 @@ pub enum LimitBy {
     /// Those of one user of one issuer, once permitted. Requests of nobody and of services are not
     /// counted.
     User,
-    /// Those of one API key, once permitted. Requests without one are not counted.
+    /// Those of one API key, or of one grant of a client certificate beside keys, once permitted.
+    /// Requests of users and of nobody are not counted.
     ApiKey,
+    /// Those of one service, once permitted, whichever of its keys and certificates it shows. Requests
+    /// of users and of nobody are not counted.
+    Service,
     /// All of one route, once permitted.
     Route,
 }
@@ -126,16 +130,17 @@ fn rate_limit(entry: &Entry, diagnostics: &mut Diagnostics) -> Option<RateLimit>
     let mut section = entry.node.section(&what, diagnostics)?;
     let by = section.required(
         "by",
-        "write `by: address`, `user`, `api_key` or `route`",
+        "write `by: address`, `user`, `service`, `api_key` or `route`",
         diagnostics,
     );
     let quota = Quota::compile(&mut section, diagnostics);
     let shared = shared(&mut section, diagnostics);
     section.finish(diagnostics);
-    let words = ["address", "user", "api_key", "route"];
+    let words = ["address", "user", "service", "api_key", "route"];
     let by = match by?.one_of("`by`", &words, diagnostics)? {
         "address" => LimitBy::Address,
         "user" => LimitBy::User,
+        "service" => LimitBy::Service,
         "api_key" => LimitBy::ApiKey,
         _ => LimitBy::Route,
     };
@@ -224,9 +229,11 @@ fn check_it_counts(
     let (Some(access), Some(credentials)) = (access, credentials) else {
         return;
     };
+    let accepts_services = credentials.api_key || credentials.client_certificate;
     let (by, counts) = match limit.by {
         LimitBy::Address | LimitBy::Route => return,
         LimitBy::User => ("user", credentials.bearer),
+        LimitBy::Service => ("service", accepts_services),
         LimitBy::ApiKey => ("api_key", credentials.api_key),
     };
     if access == Access::Public || !counts {
@@ -234,11 +241,13 @@ fn check_it_counts(
             "the rate limit `{}` is `by: {by}`, and the route accepts no such credential",
             limit.name
         );
-        diagnostics.error(
-            item.place,
-            message,
-            "name one that is `by: address` or `by: route`",
-        );
+        let advice = match limit.by {
+            LimitBy::ApiKey if access != Access::Public && accepts_services => {
+                "name one that is `by: service`"
+            }
+            _ => "name one that is `by: address` or `by: route`",
+        };
+        diagnostics.error(item.place, message, advice);
     }
 }
 

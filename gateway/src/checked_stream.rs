@@ -1,6 +1,7 @@
 //! A client's connection whose bytes are checked on their way to Pingora.
 //!
-//! Of HTTP/1.1 each request line is. Which bytes begin a request is known to whoever runs it:
+//! Of HTTP/1.1 each request line is, and header sections are counted: one that is too large for Pingora is
+//! answered as such. Which bytes begin a request is known to whoever runs it:
 //! [`reading_head_of`] says so around the poll in which Pingora reads. What is checked of HTTP/2 is in
 //! [`crate::http2`].
 //!
@@ -24,6 +25,7 @@ use pingora::protocols::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::head_size::{self, HeadSize};
 use crate::request_line::RequestLine;
 use crate::websocket::WebSocket;
 
@@ -96,6 +98,8 @@ pub(crate) fn http1(stream: Stream) -> Stream {
         Http1 {
             request: None,
             line: RequestLine::Done,
+            size: HeadSize::default(),
+            refusal: None,
             websocket: OnceLock::new(),
         },
     )
@@ -112,13 +116,52 @@ pub(crate) struct Http1 {
     /// The request whose line `line` is in.
     request: Option<RequestNumber>,
     line: RequestLine,
+    /// What has come of its header section.
+    size: HeadSize,
+    /// What is sent in the place of Pingora's own answer.
+    refusal: Option<Refusal>,
     websocket: OnceLock<Arc<WebSocket>>,
+}
+
+/// An answer on its way.
+#[derive(Debug)]
+struct Refusal {
+    bytes: Vec<u8>,
+    sent: usize,
 }
 
 impl CheckedStream<Http1> {
     /// A WebSocket is about to be opened on it.
     pub(crate) fn follow(&self, websocket: &Arc<WebSocket>) {
         let _ = self.check.websocket.set(Arc::clone(websocket));
+    }
+}
+
+impl Http1 {
+    /// Whether what is written now is what Pingora says of a header section that it has no room for.
+    fn refuses(&self) -> bool {
+        self.size.is_too_large() && READING.get().is_some()
+    }
+
+    /// Sends our answer, and then says that Pingora's, of this length, was sent.
+    fn poll_refuse(
+        &mut self,
+        inner: &mut Stream,
+        context: &mut Context<'_>,
+        length: usize,
+    ) -> Poll<io::Result<usize>> {
+        let refusal = self.refusal.get_or_insert_with(|| Refusal {
+            bytes: head_size::too_large(),
+            sent: 0,
+        });
+        while let Some(rest @ [_, ..]) = refusal.bytes.get(refusal.sent..) {
+            match Pin::new(&mut *inner).poll_write(context, rest) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(sent)) => refusal.sent += sent,
+                other => return other,
+            }
+        }
+        Poll::Ready(Ok(length))
     }
 }
 
@@ -140,6 +183,10 @@ impl Check for Http1 {
         if reading.is_some() && reading != self.request {
             self.request = reading;
             self.line = RequestLine::default();
+            self.size = HeadSize::default();
+        }
+        if reading.is_some() {
+            self.size.add(&buffer.filled()[filled..]);
         }
         if reading.is_some() && self.line != RequestLine::Done {
             self.line.check(&mut buffer.filled_mut()[filled..]);
@@ -155,6 +202,7 @@ impl Check for Http1 {
     ) -> Poll<io::Result<usize>> {
         match self.websocket.get() {
             Some(websocket) => websocket.poll_write(inner, context, bytes),
+            None if self.refuses() => self.poll_refuse(inner, context, bytes.len()),
             None => Pin::new(inner).poll_write(context, bytes),
         }
     }
@@ -169,6 +217,10 @@ impl Check for Http1 {
             Some(websocket) => {
                 let first = slices.iter().find(|slice| !slice.is_empty());
                 websocket.poll_write(inner, context, first.map_or(&[], |slice| slice))
+            }
+            None if self.refuses() => {
+                let length = slices.iter().map(|slice| slice.len()).sum();
+                self.poll_refuse(inner, context, length)
             }
             None => Pin::new(inner).poll_write_vectored(context, slices),
         }

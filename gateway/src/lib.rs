@@ -60,6 +60,7 @@ mod gateway;
 mod generation;
 mod grant_table;
 mod handover;
+mod head_size;
 mod housekeeping;
 mod http2;
 mod in_flight;

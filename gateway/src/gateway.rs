@@ -14,7 +14,6 @@ use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
 use pingora::services::background::{BackgroundService, background_service};
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
 use crate::access_log::{AccessLog, AccessLogWriter};
@@ -32,7 +31,7 @@ use crate::handover::{Handover, LINGER};
 use crate::housekeeping::Housekeeper;
 use crate::http2::Floods;
 use crate::in_flight::InFlight;
-use crate::issuer_keys::{IssuerKeys, Slot};
+use crate::issuer_keys::IssuerKeys;
 use crate::listener_config::ListenerConfig;
 use crate::listener_tls::{CertificateKeeper, Listener, TlsListener};
 use crate::listeners::{Bound, BoundService, Sockets};
@@ -48,8 +47,10 @@ use crate::revocation_feed::RevocationFeed;
 use crate::upstream_config::MAX_ATTEMPTS;
 use crate::upstreams::HealthKeeper;
 
+mod key_keeper;
 mod reload;
 
+use key_keeper::KeyKeeper;
 pub use reload::{ReloadReport, needs_restart};
 
 /// How long it may take to prepare before it runs.
@@ -529,84 +530,6 @@ impl ShutdownSignalWatch for Drain {
         tracing::info!(took = ?start.elapsed(), cut = left, "drained");
         self.admin_end.send_replace(true);
         ShutdownSignal::GracefulTerminate
-    }
-}
-
-/// Keeps the issuers' keys current.
-struct KeyKeeper {
-    shared: Arc<Shared>,
-    own_keys: OwnKeys,
-}
-
-impl KeyKeeper {
-    fn new(shared: &Arc<Shared>, own_keys: OwnKeys) -> Self {
-        Self {
-            shared: Arc::clone(shared),
-            own_keys,
-        }
-    }
-
-    async fn follow_own(&self) {
-        let Some(mut own_keys) = self.own_keys.clone() else {
-            return;
-        };
-        loop {
-            own_keys.mark_unchanged();
-            self.shared.current().proofs.keys().catch_up_with_own();
-            if own_keys.changed().await.is_err() {
-                return;
-            }
-        }
-    }
-
-    /// Keeps the keys of the current generation current. An issuer's keys that the next generation has
-    /// too are followed on, without a gap.
-    async fn keep_current(&self) {
-        let mut changes = self.shared.changes();
-        let mut tasks = JoinSet::new();
-        let mut followed: Vec<(Arc<Slot>, AbortHandle)> = Vec::new();
-        loop {
-            changes.mark_unchanged();
-            let keys = Arc::clone(self.shared.current().proofs.keys());
-            followed.retain(|(slot, task)| {
-                let stays = keys.slots().iter().any(|current| Arc::ptr_eq(current, slot));
-                if !stays {
-                    task.abort();
-                }
-                stays
-            });
-            for slot in keys.slots() {
-                if !followed.iter().any(|(known, _)| Arc::ptr_eq(known, slot)) {
-                    let (keys, following) = (Arc::clone(&keys), Arc::clone(slot));
-                    let task = tasks.spawn(async move { keys.keep_slot_current(&following).await });
-                    followed.push((Arc::clone(slot), task));
-                }
-            }
-            if changes.changed().await.is_err() {
-                return;
-            }
-            while tasks.try_join_next().is_some() {}
-        }
-    }
-
-    async fn follow_revoked_keys(&self) {
-        let Known::Mirror(feed) = &self.shared.known else {
-            return;
-        };
-        let mut revoked = feed.revoked_keys();
-        while revoked.changed().await.is_ok() {
-            self.shared.current().proofs.keys().read_own_again();
-        }
-    }
-}
-
-#[async_trait]
-impl BackgroundService for KeyKeeper {
-    async fn start(&self, mut shutdown: ShutdownWatch) {
-        tokio::select! {
-            _ = shutdown.changed() => {}
-            _ = async { tokio::join!(self.follow_own(), self.follow_revoked_keys(), self.keep_current()) } => {}
-        }
     }
 }
 

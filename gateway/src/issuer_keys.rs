@@ -1,7 +1,8 @@
 //! Each issuer's current keys, and how they stay current.
 //!
 //! Nothing on a request's way waits for them. A set is replaced as a whole when a new one has been
-//! read and is good; until then, and whenever reading fails, the last good one stays.
+//! read and is good; until then, and whenever reading fails, the last good one stays, for as long as the
+//! configuration says (`jwks_max_stale`).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -46,6 +47,8 @@ pub(crate) struct Slot {
     wanted: Notify,
     /// A key was revoked.
     outdated: Notify,
+    /// Other keys, or none, have taken the place of those that there were.
+    replaced: Notify,
     status: Mutex<Status>,
 }
 
@@ -261,14 +264,27 @@ impl IssuerKeys {
                 url,
                 refresh,
                 cooldown,
-            } => self.follow_url(slot, url, *refresh, *cooldown).await,
+                max_stale,
+            } => {
+                self.follow_url(slot, url, *refresh, *cooldown, *max_stale).await;
+            }
         }
     }
 
-    async fn follow_url(&self, slot: &Slot, url: &str, refresh: Duration, cooldown: Duration) {
+    async fn follow_url(
+        &self,
+        slot: &Slot,
+        url: &str,
+        refresh: Duration,
+        cooldown: Duration,
+        max_stale: Duration,
+    ) {
         let mut after_news = 0;
         loop {
             let good = slot.take(self.client.fetch(url).await);
+            if !good {
+                slot.forget_after(max_stale);
+            }
             // What was asked for while the keys were being read waits for the next cooldown too.
             let pause = match after_news {
                 0 => cooldown.min(refresh),
@@ -330,6 +346,7 @@ impl Slot {
             generation: AtomicU64::new(0),
             wanted: Notify::new(),
             outdated: Notify::new(),
+            replaced: Notify::new(),
             status: Mutex::default(),
         }
     }
@@ -381,9 +398,38 @@ impl Slot {
         self.keys.store(Some(Arc::new(keys)));
         self.generation.store(generation, Ordering::Release);
         status.read_at = Some(Instant::now());
+        let before = status.digest;
         status.digest = digest(&SHA256, bytes).as_ref().try_into().ok();
         status.successes += 1;
+        if before.is_some() && before != status.digest {
+            self.replaced.notify_one();
+        }
         Ok(())
+    }
+
+    /// Waits until other keys, or none, have taken the place of those that there were.
+    pub(crate) async fn replaced(&self) {
+        self.replaced.notified().await;
+    }
+
+    /// Has no keys any more, where none could be read for as long as this.
+    fn forget_after(&self, max_stale: Duration) {
+        let mut status = self.status.lock();
+        let is_too_old = status
+            .read_at
+            .is_some_and(|read_at| read_at.elapsed() > max_stale);
+        if !is_too_old || self.keys.load().is_none() {
+            return;
+        }
+        tracing::error!(
+            issuer = self.issuer.name(),
+            ?max_stale,
+            "no keys could be read for too long: the last good ones are given up"
+        );
+        self.keys.store(None);
+        self.generation.store(0, Ordering::Release);
+        status.digest = None;
+        self.replaced.notify_one();
     }
 }
 
@@ -427,6 +473,7 @@ mod tests {
             url: format!("http://{address}/"),
             refresh: Duration::from_secs(3600),
             cooldown,
+            max_stale: Duration::from_secs(3600),
         };
         Arc::new(keys)
     }
@@ -515,6 +562,42 @@ mod tests {
         })
         .await;
         assert_eq!(keys.key_set(id).unwrap().len(), 1, "replaced, not merged");
+        task.abort();
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn keys_that_cannot_be_read_again_are_given_up_in_the_end_and_come_back() {
+        let jwks = String::from_utf8(signing_key("k1").jwks()).unwrap();
+        let answers = Arc::new(Mutex::new(json(&jwks)));
+        let told = Arc::clone(&answers);
+        let server = TinyServer::start(move |_| told.lock().clone());
+        let mut keys = at_url(server.address(), Duration::from_millis(10));
+        let slot = &mut Arc::get_mut(&mut keys).unwrap().slots[0];
+        let slot = Arc::get_mut(slot).unwrap();
+        if let KeySource::JwksUrl { max_stale, .. } = &mut slot.issuer.keys {
+            *max_stale = Duration::from_millis(300);
+        }
+        let following = Arc::clone(&keys);
+        let task = tokio::spawn(async move { following.keep_current().await });
+        wait_until(|| keys.missing().next().is_none()).await;
+        let id = first(&keys).issuer.id;
+        let generation = keys.key_set(id).unwrap().generation();
+        assert!(keys.is_current(id, generation, Ordering::Acquire));
+
+        "HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n".clone_into(&mut *answers.lock());
+        let ask_until = async |done: &dyn Fn() -> bool| {
+            wait_until(|| {
+                keys.ask_for_refresh(id);
+                done()
+            })
+            .await;
+        };
+        ask_until(&|| keys.missing().next().is_some()).await;
+        assert!(!keys.is_current(id, generation, Ordering::Acquire));
+        first(&keys).replaced().await;
+
+        *answers.lock() = json(&jwks);
+        ask_until(&|| keys.missing().next().is_none()).await;
         task.abort();
     }
 

@@ -39,6 +39,8 @@ pub(crate) enum Cut {
     BodyTimeout,
     /// The configuration changed, and no longer permits it.
     PolicyChanged,
+    /// Its issuer's keys changed, and none of them proves its token, or there are none.
+    KeyWithdrawn,
     /// Its client did not take a piece of the response in time.
     SendTimeout,
     /// The gateway ends, and its grace is over; or it is a WebSocket, and was told.
@@ -46,7 +48,7 @@ pub(crate) enum Cut {
 }
 
 impl Cut {
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::Revoked(Cause::Token),
         Self::Revoked(Cause::Session),
         Self::Revoked(Cause::User),
@@ -62,6 +64,7 @@ impl Cut {
         Self::FirstByteTimeout,
         Self::BodyTimeout,
         Self::PolicyChanged,
+        Self::KeyWithdrawn,
         Self::SendTimeout,
         Self::Shutdown,
     ];
@@ -77,6 +80,7 @@ impl Cut {
             Self::FirstByteTimeout => "upstream_first_byte_timeout",
             Self::BodyTimeout => "body_timeout",
             Self::PolicyChanged => "policy_changed",
+            Self::KeyWithdrawn => "key_withdrawn",
             Self::SendTimeout => "send_timeout",
             Self::Shutdown => "shutdown",
         }
@@ -184,7 +188,27 @@ impl Live {
     }
 }
 
-/// What came of judging all that is open again.
+/// Which of the open requests are judged again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Which {
+    /// Those that another generation has judged last.
+    JudgedByOthers,
+    /// Those that a user proved to be theirs.
+    OfUsers,
+}
+
+impl Which {
+    fn has(self, live: &Live, generation: u64) -> bool {
+        match self {
+            Self::JudgedByOthers => live.judged_by != generation,
+            Self::OfUsers => live
+                .principal()
+                .is_some_and(|principal| principal.user().is_some()),
+        }
+    }
+}
+
+/// What came of judging open requests again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct JudgedAgain {
     pub(crate) kept: usize,
@@ -334,11 +358,12 @@ impl LiveStreams {
         self.end_each(|live| (live.begun_by == number).then_some(Cut::PolicyChanged));
     }
 
-    /// Judges every request again that was judged by another generation than that of this number, and
-    /// ends those that are refused.
+    /// Judges requests again by the generation of this number, and ends those that are refused.
     pub(crate) fn judge_again(
         &self,
         generation: u64,
+        which: Which,
+        cut: Cut,
         judge: impl Fn(&RequestHead) -> Verdict,
     ) -> JudgedAgain {
         let mut judged = JudgedAgain::default();
@@ -346,10 +371,9 @@ impl LiveStreams {
             // Judged without the lock: to prove a token takes longer than anybody should wait for it.
             let open: Vec<_> = {
                 let shard = shard.0.lock();
-                let others = shard
+                shard
                     .iter()
-                    .filter(|(_, live)| live.judged_by != generation && !live.handle.is_asking());
-                others
+                    .filter(|(_, live)| which.has(live, generation) && !live.handle.is_asking())
                     .map(|(key, live)| (key, Arc::clone(&live.handle), live.head.clone()))
                     .collect()
             };
@@ -365,7 +389,7 @@ impl LiveStreams {
                             reason = rejection.reason.code(),
                             "an open request is no longer permitted"
                         );
-                        self.end(&handle, Cut::PolicyChanged);
+                        self.end(&handle, cut);
                         judged.ended += 1;
                     }
                 }

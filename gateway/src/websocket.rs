@@ -51,7 +51,7 @@ impl Close {
         const TRY_AGAIN_LATER: u16 = 1013;
         let (code, reason) = match cut {
             Cut::Revoked(_) => (POLICY_VIOLATION, "revoked"),
-            Cut::Expired | Cut::PolicyChanged => (POLICY_VIOLATION, cut.name()),
+            Cut::Expired | Cut::PolicyChanged | Cut::KeyWithdrawn => (POLICY_VIOLATION, cut.name()),
             Cut::Unknown => (TRY_AGAIN_LATER, cut.name()),
             Cut::Shutdown => return Some(Self::GOING_AWAY),
             Cut::HeaderTimeout

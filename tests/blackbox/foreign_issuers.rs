@@ -3,9 +3,11 @@
 use std::sync::{Arc, Mutex};
 
 use crate::harness::{
-    Backend, FOREIGN, FOREIGN_ISSUER, Key, Reply, Service, Setup, claims, durward, eventually, get, mint,
-    mint_with,
+    Backend, FOREIGN, FOREIGN_ISSUER, Key, Recorded, Reply, Service, Setup, Socket, claims, durward,
+    eventually, get, mint, mint_with,
 };
+
+use crate::streams::accept;
 
 const FILE: &str = "    jwks: jwks.json\n";
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
@@ -50,6 +52,14 @@ impl KeyServer {
     }
 }
 
+/// A WebSocket at each path that ends so.
+fn open_ended(request: &Recorded) -> Reply {
+    match request.target().ends_with(b"/chat") {
+        true => Reply::Open(accept(request)),
+        false => Reply::ok("upstream"),
+    }
+}
+
 fn status(service: &Service, key: &Key) -> (u16, String) {
     let answer = service.ask(&get("/api/x").bearer(&mint(key, &claims("alice"))));
     (answer.status, answer.reason())
@@ -90,6 +100,38 @@ fn keys_are_replaced_and_not_merged() {
         (status(&service, &renamed).0 == 200).then_some(())
     });
     assert_eq!(status(&service, &new), refused("bad_signature"));
+}
+
+#[test]
+fn what_was_opened_with_a_key_ends_when_the_key_is_withdrawn() {
+    let (backend, old, new) = (
+        Backend::answering(open_ended),
+        Key::es256("old"),
+        Key::es256("new"),
+    );
+    let keys = KeyServer::start(&[&old, &new]);
+    let service = keys.gateway(&backend, "1s");
+    wait_until_accepted(&service, &old);
+    let [mut withdrawn, mut stays] = [&old, &new].map(|key| {
+        let bearer = format!("Bearer {}", mint(key, &claims("alice")));
+        Socket::open(&service, "/api/chat", &[("Authorization", &bearer)]).unwrap()
+    });
+    let mut public = Socket::open(&service, "/public/chat", &[]).unwrap();
+    assert!(withdrawn.is_open());
+
+    keys.tell("200 OK", Key::set(&[&new]));
+    eventually("the set is read again", || {
+        let _ = status(&service, &Key::es256("unknown"));
+        // One that is under way then is cut.
+        let ask = get("/api/x").bearer(&mint(&old, &claims("alice")));
+        let answer = service.connect().ask_if_answered(&ask)?;
+        (answer.reason() == "unknown_key").then_some(())
+    });
+    withdrawn.wait_until_gone();
+    assert!(stays.is_open() && public.is_open());
+    let cut = "durward_streams_cut_total{cause=\"key_withdrawn\"} 1";
+    let metrics = service.metrics();
+    assert!(metrics.contains(cut), "{cut} is not in\n{metrics}");
 }
 
 #[test]

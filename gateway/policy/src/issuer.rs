@@ -108,6 +108,8 @@ pub enum KeySource {
         refresh: Duration,
         /// The least time between two reads, however many unknown `kid`s arrive.
         cooldown: Duration,
+        /// How long keys count that could not be read again.
+        max_stale: Duration,
     },
     /// A JWKS in a file; a relative path is relative to the configuration file.
     JwksFile(PathBuf),

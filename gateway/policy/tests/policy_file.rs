@@ -66,6 +66,14 @@ fn issuers_say_all_that_is_needed() {
             "no `jwks` URL",
         ),
         (
+            "{ issuer: i, jwks: k, jwks_max_stale: 1h, audience: a, algorithms: [ES256] }",
+            "no `jwks` URL",
+        ),
+        (
+            "{ issuer: i, jwks: 'https://k/', jwks_refresh: 1h, jwks_max_stale: 1h, audience: a, algorithms: [ES256] }",
+            "not above `jwks_refresh`",
+        ),
+        (
             "{ issuer: i, pem: { file: p }, audience: a }",
             "`algorithm` is missing",
         ),

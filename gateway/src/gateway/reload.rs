@@ -17,6 +17,7 @@ use crate::descriptors;
 use crate::generation::{Generation, upstreams_are_there};
 use crate::issuer_keys::IssuerKeys;
 use crate::judged_again::judge_again;
+use crate::live_streams::{Cut, Which};
 
 /// How long the keys of an issuer that is new, or has changed, may take to be fetched.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(15);
@@ -97,7 +98,8 @@ impl Gateway {
         let shared = Arc::clone(&self.shared);
         let judging = tokio::task::spawn_blocking(move || {
             let streams = Arc::clone(&shared.streams);
-            streams.judge_again(next.number, |head| judge_again(&shared, &next, head))
+            let judge = |head: &_| judge_again(&shared, &next, head);
+            streams.judge_again(next.number, Which::JudgedByOthers, Cut::PolicyChanged, judge)
         });
         let judged = judging
             .await

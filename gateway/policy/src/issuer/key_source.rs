@@ -12,6 +12,8 @@ const DEFAULT_REFRESH: Duration = Duration::from_secs(300);
 const REFRESHES: RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(24 * 3600);
 const DEFAULT_COOLDOWN: Duration = Duration::from_secs(30);
 const COOLDOWNS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
+const DEFAULT_MAX_STALE: Duration = Duration::from_secs(24 * 3600);
+const MAX_STALES: RangeInclusive<Duration> = Duration::from_secs(60)..=Duration::from_secs(30 * 24 * 3600);
 
 pub(super) fn key_source(section: &mut Section<'_>, diagnostics: &mut Diagnostics) -> Option<KeySource> {
     let jwks = section.optional("jwks");
@@ -19,8 +21,13 @@ pub(super) fn key_source(section: &mut Section<'_>, diagnostics: &mut Diagnostic
     let secret = section.optional("secret");
     let refresh = section.optional("jwks_refresh");
     let cooldown = section.optional("jwks_cooldown");
+    let max_stale = section.optional("jwks_max_stale");
     let is_url = jwks.is_some_and(|node| matches!(&node.value, Value::Text(text) if is_url(text)));
-    for node in [refresh, cooldown].into_iter().flatten().filter(|_| !is_url) {
+    for node in [refresh, cooldown, max_stale]
+        .into_iter()
+        .flatten()
+        .filter(|_| !is_url)
+    {
         diagnostics.error(node.place, "there is no `jwks` URL to be read again", "remove it");
     }
     match (jwks, pem, secret) {
@@ -38,9 +45,27 @@ pub(super) fn key_source(section: &mut Section<'_>, diagnostics: &mut Diagnostic
                 return None;
             }
             warn_of_plain_http(url, node.place, diagnostics);
+            let refresh = duration(refresh, "`jwks_refresh`", REFRESHES, DEFAULT_REFRESH, diagnostics);
+            let stale = duration(
+                max_stale,
+                "`jwks_max_stale`",
+                MAX_STALES,
+                DEFAULT_MAX_STALE.max(refresh * 3),
+                diagnostics,
+            );
+            if let Some(written) = max_stale
+                && stale <= refresh
+            {
+                diagnostics.error(
+                    written.place,
+                    "`jwks_max_stale` is not above `jwks_refresh`: keys would be given up before they are read again",
+                    "write several times `jwks_refresh`",
+                );
+            }
             Some(KeySource::JwksUrl {
                 url: url.to_owned(),
-                refresh: duration(refresh, "`jwks_refresh`", REFRESHES, DEFAULT_REFRESH, diagnostics),
+                refresh,
+                max_stale: stale,
                 cooldown: duration(
                     cooldown,
                     "`jwks_cooldown`",

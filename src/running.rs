@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use durward_auth::AuthService;
 use durward_gateway::{Gateway, GatewayRevocations, MirrorLimits, RevocationFeed};
 use durward_news::RedisTarget;
 use durward_policy::{Policy, RevocationsMode};
@@ -45,6 +46,14 @@ pub async fn gateway_until(gateway: Arc<Gateway>, shutdown: Shutdown) -> Result<
 pub async fn closed_in_time(closed: impl Future<Output = ()>) {
     if tokio::time::timeout(CLOSE_TIMEOUT, closed).await.is_err() {
         tracing::warn!("upgrading: open requests of the auth service or the control socket do not end");
+    }
+}
+
+/// Reads the log of revocations at the moment of taking over: with what was committed last in the process
+/// before this one. Where it cannot be read now, what is known grows stale as it would at any other time.
+pub async fn catch_up(service: &AuthService) {
+    if service.attest().await.is_err() {
+        tracing::warn!("the revocation log could not be read at the moment of taking over");
     }
 }
 

@@ -13,12 +13,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use durward_gateway::Sockets;
 use prometheus::{IntCounter, Registry};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 
 use crate::control::server::ControlHandle;
 
@@ -138,13 +140,16 @@ impl Upgrader {
     pub fn start<F: Future<Output = ()> + Send>(
         self,
         close: impl FnOnce() -> F + Send + 'static,
-    ) -> std::io::Result<()> {
+    ) -> std::io::Result<Upgrading> {
         let mut asked = signal(SignalKind::user_defined2())?;
-        tokio::spawn(async move {
+        let begun = Arc::new(AtomicBool::new(false));
+        let begins = Arc::clone(&begun);
+        let task = tokio::spawn(async move {
             while asked.recv().await.is_some() {
                 match self.prepare_successor().await {
                     Ok(successor) => {
                         self.control.leave_file();
+                        begins.store(true, Ordering::SeqCst);
                         return successor.take_over(close).await;
                     }
                     Err(problem) => {
@@ -154,7 +159,7 @@ impl Upgrader {
                 }
             }
         });
-        Ok(())
+        Ok(Upgrading { begun, task })
     }
 
     async fn prepare_successor(&self) -> Result<Successor, String> {
@@ -173,6 +178,24 @@ impl Upgrader {
         tokio::task::spawn_blocking(move || Successor::prepare(handed))
             .await
             .map_err(|error| error.to_string())?
+    }
+}
+
+/// The wait for being asked, and what follows.
+#[derive(Debug)]
+pub struct Upgrading {
+    begun: Arc<AtomicBool>,
+    task: JoinHandle<()>,
+}
+
+impl Upgrading {
+    /// To be awaited before this process ends: where a successor takes over, it is told to serve first.
+    pub async fn finish(self) {
+        if self.begun.load(Ordering::SeqCst) {
+            let _ = self.task.await;
+        } else {
+            self.task.abort();
+        }
     }
 }
 

@@ -310,10 +310,10 @@ async fn look_up(
         .streams
         .enter(&record.handle, standing, generation.number, head.clone());
     record.registration = Some(registration);
-    record.handle.set_asking(true);
+    record.handle.begin_to_ask();
     let answer = shared.known.ask(pending.keys()).await;
-    record.handle.set_asking(false);
-    match pending.conclude(&answer, timer) {
+    let learnt = record.handle.has_asked();
+    match pending.conclude(learnt.unwrap_or(&answer), timer) {
         Ok(permit) => record.permit = Some(permit),
         Err(Refusal { rejection, .. }) => return Err(rejection),
     }

@@ -55,6 +55,8 @@ pub use reload::{ReloadReport, needs_restart};
 
 /// How long it may take to prepare before it runs.
 const PREPARE: Duration = Duration::from_secs(20);
+/// How long of that a store of rate limits may take, without which there is a way, too.
+const PREPARE_LIMITS: Duration = Duration::from_secs(2);
 /// How often the drain looks whether it is done.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(10);
 /// How long answers that are recorded may take to leave.
@@ -304,24 +306,28 @@ impl Gateway {
         Readiness::of(&self.shared, *self.draining.borrow()).missing
     }
 
-    /// Fetches the keys that are fetched, and waits until the mirror is loaded, before it runs: what
-    /// takes over from another process has to answer its first request as that would have.
+    /// Fetches the keys that are fetched, waits until the mirror is loaded, and connects to the stores
+    /// that are asked, before it runs: what takes over from another process has to answer its first
+    /// request as that would have.
     pub async fn prepare(&self) -> Result<(), String> {
         let keys = Arc::clone(self.shared.current().proofs.keys());
         keys.fetch_missing(PREPARE, None)
             .await
             .map_err(|errors| errors.join("; "))?;
-        let Known::Mirror(feed) = &self.shared.known else {
-            return Ok(());
-        };
-        let start = Instant::now();
-        while !feed.is_loaded() {
-            if start.elapsed() > PREPARE {
-                return Err("the revocations are not loaded in time".into());
-            }
-            tokio::time::sleep(DRAIN_INTERVAL).await;
+        if let Some(store) = self.shared.tallies.store()
+            && let Err(problem) = store.prepare(PREPARE_LIMITS).await
+        {
+            // The limits say what is then.
+            tracing::warn!(problem, "the rate limit store cannot be asked yet");
         }
-        Ok(())
+        match &self.shared.known {
+            Known::Nothing => Ok(()),
+            Known::Store(lookups) => lookups
+                .prepare(PREPARE)
+                .await
+                .map_err(|problem| format!("the revocation store cannot be asked: {problem}")),
+            Known::Mirror(feed) => loaded_in_time(feed).await,
+        }
     }
 
     /// To be said before the end, where another process goes on with the same sockets: connections
@@ -482,6 +488,17 @@ impl Gateway {
             ..ServerConf::default()
         }
     }
+}
+
+async fn loaded_in_time(feed: &RevocationFeed) -> Result<(), String> {
+    let start = Instant::now();
+    while !feed.is_loaded() {
+        if start.elapsed() > PREPARE {
+            return Err("the revocations are not loaded in time".into());
+        }
+        tokio::time::sleep(DRAIN_INTERVAL).await;
+    }
+    Ok(())
 }
 
 fn bind(sockets: &Sockets, address: SocketAddr) -> Result<Bound, GatewayError> {

@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 
 use durward_contract::UnixSeconds;
-use durward_policy::{Cause, Principal, RouteId};
+use durward_policy::{Cause, LookupAnswer, Principal, RouteId};
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use slab::Slab;
@@ -102,6 +102,8 @@ pub(crate) struct RequestHandle {
     deadlines: Deadlines,
     websocket: OnceLock<Arc<WebSocket>>,
     leaving: AtomicBool,
+    /// What was learnt of its credential while it was asking itself.
+    told: OnceLock<Box<LookupAnswer>>,
 }
 
 impl RequestHandle {
@@ -117,12 +119,29 @@ impl RequestHandle {
 
     /// Whether it is entered but not permitted yet: it waits for the revocation store.
     pub(crate) fn is_asking(&self) -> bool {
-        self.asking.load(Ordering::Relaxed)
+        self.asking.load(Ordering::SeqCst)
     }
 
-    /// An entered request begins or ends to wait for the revocation store.
-    pub(crate) fn set_asking(&self, asking: bool) {
-        self.asking.store(asking, Ordering::Relaxed);
+    /// An entered request begins to wait for the revocation store.
+    pub(crate) fn begin_to_ask(&self) {
+        self.asking.store(true, Ordering::SeqCst);
+    }
+
+    /// It waits no longer. Yields what somebody else has learnt of its credential meanwhile.
+    pub(crate) fn has_asked(&self) -> Option<&LookupAnswer> {
+        self.asking.store(false, Ordering::SeqCst);
+        self.told.get().map(Box::as_ref)
+    }
+
+    /// Tells a request that waits for the revocation store what that has answered somebody else; `false`
+    /// where it does not wait (any more).
+    pub(crate) fn tell_answer(&self, answer: LookupAnswer) -> bool {
+        if !self.is_asking() {
+            return false;
+        }
+        let _ = self.told.set(Box::new(answer));
+        // Where it has stopped to wait meanwhile it may not have seen it.
+        self.is_asking()
     }
 
     /// What it has become, where that is a WebSocket.

@@ -46,6 +46,11 @@ impl Lookups {
         })
     }
 
+    /// Connects before requests come.
+    pub(crate) async fn prepare(&self, within: Duration) -> Result<(), String> {
+        self.store.prepare(within, || self.note_answer()).await
+    }
+
     /// Asks for the keys of one token.
     pub(crate) async fn ask(&self, keys: &LookupKeys) -> LookupAnswer {
         let started = Instant::now();

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use durward_news::{Connection, Connector, RedisTarget, StoreError, Timeouts};
@@ -144,13 +144,33 @@ impl<P: Probe> StoreConnection<P> {
         self.doubted.notify_one();
     }
 
+    /// Connects before anybody keeps the connection, within `within`; an error says why that failed last.
+    pub(crate) async fn prepare(&self, within: Duration, answered: impl Fn()) -> Result<(), String> {
+        let start = Instant::now();
+        loop {
+            match self.connect().await {
+                Ok(connection) => {
+                    self.current.store(Some(Arc::new(connection)));
+                    answered();
+                    return Ok(());
+                }
+                Err(error) if start.elapsed() > within => return Err(error),
+                Err(_) => sleep(FIRST_PAUSE).await,
+            }
+        }
+    }
+
     /// Connects and connects again, for ever. `answered` is called whenever the store has shown that
     /// it answers what requests will ask.
     pub(crate) async fn keep(&self, answered: impl Fn()) {
         let mut pause = FIRST_PAUSE;
         let mut told = false;
         loop {
-            let lost = match self.connect().await {
+            let connected = match self.get() {
+                Some(prepared) => Ok(prepared),
+                None => self.connect().await,
+            };
+            let lost = match connected {
                 Ok(connection) => {
                     tracing::info!("the {} answers", self.name);
                     (pause, told) = (FIRST_PAUSE, false);

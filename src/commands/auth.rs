@@ -42,10 +42,14 @@ pub async fn run(file: ConfigFile) -> Result<(), Failure> {
         }
     };
     let upgrader = Upgrader::new(&sockets, socket.handle().map_err(Failure::failed)?, &registry);
+    let takes_over = inheritance.takes_over();
     inheritance.wait_for_go().await.map_err(Failure::failed)?;
+    if takes_over {
+        running::catch_up(&service).await;
+    }
     // The last request of this process ends before another serves.
     let (ended, running) = Shutdown::by_hand();
-    upgrader
+    let upgrading = upgrader
         .start(move || async move {
             let _ = trigger.send(true);
             running::closed_in_time(ended.requested()).await;
@@ -78,5 +82,6 @@ pub async fn run(file: ConfigFile) -> Result<(), Failure> {
         let _ = admin.await;
     }
     service.close().await;
+    upgrading.finish().await;
     Ok(())
 }

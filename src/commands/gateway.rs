@@ -65,7 +65,7 @@ pub async fn run(file: ConfigFile) -> Result<(), Failure> {
         super::say(format_args!("forward-auth on http://{address}"));
     }
     let closing = Arc::clone(&gateway);
-    upgrader
+    let upgrading = upgrader
         .start(move || async move {
             closing.hand_over();
             let _ = trigger.send(true);
@@ -77,5 +77,6 @@ pub async fn run(file: ConfigFile) -> Result<(), Failure> {
         following.stop().await;
     }
     let _ = control.await;
+    upgrading.finish().await;
     Ok(())
 }

@@ -105,7 +105,7 @@ pub async fn run(file: ConfigFile) -> Result<(), Failure> {
     banner::print(&file.config, &places, &demo_users);
 
     let (closing, closing_doors) = (Arc::clone(&gateway), doors.clone());
-    upgrader
+    let upgrading = upgrader
         .start(move || async move {
             closing.hand_over();
             let _ = trigger.send(true);
@@ -120,6 +120,7 @@ pub async fn run(file: ConfigFile) -> Result<(), Failure> {
     doors.close().await;
     road.close().await;
     service.close().await;
+    upgrading.finish().await;
     Ok(())
 }
 
@@ -135,10 +136,7 @@ async fn take_over(
     }
     gateway.prepare().await.map_err(Failure::Failed)?;
     inheritance.wait_for_go().await.map_err(Failure::failed)?;
-    // Where the log cannot be read now, the mirror grows stale as it would at any other time.
-    if service.attest().await.is_err() {
-        tracing::warn!("the revocation log could not be read at the moment of taking over");
-    }
+    running::catch_up(service).await;
     Ok(())
 }
 

@@ -48,6 +48,7 @@ mod timeouts;
 mod tokens;
 mod trusted_proxies;
 mod upgrade;
+mod upgrade_revocations;
 mod upstream_tls;
 mod upstreams;
 mod websockets;

@@ -7,6 +7,10 @@ use crate::harness::{Backend, OWN, Service, Setup, TestFolder, durward, eventual
 
 /// One of a fleet: everything in one process, the database and the keys shared.
 fn member(backend: &Backend, database: &Database, shared: &TestFolder) -> Service {
+    setup(backend, database, shared).start()
+}
+
+pub fn setup(backend: &Backend, database: &Database, shared: &TestFolder) -> Setup {
     Setup::own(backend)
         .replace("issuer: http://@edge", "issuer: https://fleet.example.test")
         .replace(
@@ -17,7 +21,6 @@ fn member(backend: &Backend, database: &Database, shared: &TestFolder) -> Servic
             "keys: data/keys",
             &format!("keys: {}", shared.join("keys").display()),
         )
-        .start()
 }
 
 #[test]

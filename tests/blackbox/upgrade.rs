@@ -1,5 +1,6 @@
 //! Going on in another process, with the same sockets.
 
+use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,11 +8,11 @@ use std::sync::mpsc::channel;
 use std::thread;
 
 use crate::harness::{
-    Backend, Connection, Key, OWN, PASSWORD, Reply, Service, Setup, claims, eventually, get, login, mint,
+    Ask, Backend, Connection, Key, OWN, PASSWORD, Reply, Service, Setup, claims, eventually, get, login, mint,
 };
 use crate::streams::open_ended;
 
-const NO_WATCH: &str = "reload: { watch: false }\nshutdown_grace: 60s\n";
+pub const NO_WATCH: &str = "reload: { watch: false }\nshutdown_grace: 60s\n";
 const PUBLIC: &str = "  - { path: /public/**, upstream: api, access: public }\n";
 
 /// The process that goes on; it does not outlive its test.
@@ -27,23 +28,77 @@ impl Drop for Successor {
 /// Asks for an upgrade, and waits until the successor serves.
 #[track_caller]
 pub fn upgrade(service: &Service) -> Successor {
-    let pid_in = |text: &str| {
-        let said = service.process.stderr();
-        let line = said.lines().rfind(|line| line.contains(text))?.to_owned();
-        let pid = line.split("pid=").nth(1)?.split_whitespace().next()?;
-        Some(pid.parse().unwrap())
-    };
-    let before = pid_in("a successor starts");
+    let successor = begin(service);
+    wait_until_served(service, &successor);
+    successor
+}
+
+/// Asks for an upgrade, and waits until the successor is started.
+#[track_caller]
+pub fn begin(service: &Service) -> Successor {
+    let before = pid_in(service, "a successor starts");
     service.process.signal("USR2");
-    let successor = eventually("a successor starts", || {
-        let pid = pid_in("a successor starts");
+    eventually("a successor starts", || {
+        let pid = pid_in(service, "a successor starts");
         pid.filter(|_| pid != before).map(Successor)
-    });
+    })
+}
+
+#[track_caller]
+pub fn wait_until_served(service: &Service, successor: &Successor) {
     eventually("the successor serves", || {
-        let pid = pid_in("upgraded: the successor serves")?;
+        let pid = pid_in(service, "upgraded: the successor serves")?;
         (pid == successor.0).then_some(())
     });
-    successor
+}
+
+/// The process that the last whole line with this text speaks of.
+fn pid_in(service: &Service, text: &str) -> Option<u32> {
+    let said = service.process.stderr();
+    let whole = &said[..said.rfind('\n')?];
+    let line = whole.lines().rfind(|line| line.contains(text))?;
+    let pid = line.split("pid=").nth(1)?.split_whitespace().next()?;
+    Some(pid.parse().unwrap())
+}
+
+/// Does something while two clients ask, one on connections that it keeps as long as it may: each gets its
+/// answer.
+#[track_caller]
+pub fn under_load<T>(edge: SocketAddr, ask: &Ask, act: impl FnOnce() -> T) -> T {
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let clients = [false, true].map(|keeps| {
+            let done = &done;
+            scope.spawn(move || {
+                let (mut kept, mut count) = (Connection::open(edge), 0);
+                while !done.load(Ordering::Relaxed) {
+                    let answer = kept.ask(ask).expect(200);
+                    if !keeps || answer.header("connection") == "close" {
+                        kept = Connection::open(edge);
+                    }
+                    count += 1;
+                }
+                count
+            })
+        });
+        // Also where the test fails: nobody would end otherwise.
+        let end = Done(&done);
+        let acted = act();
+        drop(end);
+        for client in clients {
+            let count: usize = client.join().unwrap();
+            assert!(count > 0);
+        }
+        acted
+    })
+}
+
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[track_caller]
@@ -56,41 +111,16 @@ pub fn wait_until_ended(service: &mut Service) {
 fn no_request_is_lost() {
     let (backend, key) = (Backend::start(), Key::es256("k1"));
     let mut service = Setup::foreign(&backend, &[&key]).append(NO_WATCH).start();
-    let done = AtomicBool::new(false);
     let (edge, token) = (service.edge, mint(&key, &claims("alice")));
     let ask = get("/api/x").bearer(&token);
-    let answered = thread::scope(|scope| {
-        let clients: Vec<_> = (0..4)
-            .map(|client| {
-                let (done, ask) = (&done, &ask);
-                scope.spawn(move || {
-                    let mut kept = Connection::open(edge);
-                    let mut count = 0;
-                    while !done.load(Ordering::Relaxed) {
-                        if client % 2 == 0 {
-                            kept = Connection::open(edge);
-                        }
-                        let answer = kept.ask(ask).expect(200);
-                        if answer.header("connection") == "close" {
-                            kept = Connection::open(edge);
-                        }
-                        count += 1;
-                    }
-                    count
-                })
-            })
-            .collect();
+    under_load(edge, &ask, || {
         let successor = upgrade(&service);
         wait_until_ended(&mut service);
         for _ in 0..10 {
             ask.send(edge).expect(200);
         }
-        done.store(true, Ordering::Relaxed);
-        let answered: usize = clients.into_iter().map(|client| client.join().unwrap()).sum();
-        drop(successor);
-        answered
+        successor
     });
-    assert!(answered > 0);
 }
 
 #[test]

@@ -48,12 +48,17 @@ impl Lookups {
                 Some((handle, keys))
             })
             .collect();
-        let standings = self.standings(&open).await;
+        let answers = self.answers(&open).await;
         let mut unanswered = Unanswered::default();
-        for ((handle, _), standing) in open.into_iter().zip(standings) {
-            match standing {
+        for ((handle, keys), answer) in open.into_iter().zip(answers) {
+            match keys.standing(&answer) {
                 Standing::Live => {}
-                Standing::Revoked(cause) => streams.end(&handle, Cut::Revoked(cause)),
+                Standing::Revoked(cause) => {
+                    // One that waits for an answer of its own is told, and refused by it.
+                    if !handle.tell_answer(answer) {
+                        streams.end(&handle, Cut::Revoked(cause));
+                    }
+                }
                 // It gets an answer of its own.
                 Standing::Unknown { .. } if handle.is_asking() => {}
                 Standing::Unknown { .. } if before.rounds(&handle) + 1 < MAX_UNANSWERED => {
@@ -65,8 +70,8 @@ impl Lookups {
         unanswered
     }
 
-    /// How each stands, as far as the store answers; the same key is asked for once.
-    async fn standings(&self, open: &[(Arc<RequestHandle>, LookupKeys)]) -> Vec<Standing> {
+    /// What the store answers about each, as far as it does; the same key is asked for once.
+    async fn answers(&self, open: &[(Arc<RequestHandle>, LookupKeys)]) -> Vec<LookupAnswer> {
         let mut keys: Vec<&str> = open.iter().flat_map(|(_, keys)| keys.iter()).collect();
         keys.sort_unstable();
         keys.dedup();
@@ -87,9 +92,7 @@ impl Lookups {
                 break;
             }
         }
-        open.iter()
-            .map(|(_, keys)| keys.standing(&answer_of(keys, &found)))
-            .collect()
+        open.iter().map(|(_, keys)| answer_of(keys, &found)).collect()
     }
 }
 

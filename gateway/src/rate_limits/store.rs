@@ -67,6 +67,11 @@ impl SharedQuotas {
         asked.ok()
     }
 
+    /// Connects before requests come.
+    pub(crate) async fn prepare(&self, within: Duration) -> Result<(), String> {
+        self.connection.prepare(within, || {}).await
+    }
+
     /// Keeps the connection, for ever.
     pub(crate) async fn keep(&self) {
         self.connection.keep(|| {}).await;

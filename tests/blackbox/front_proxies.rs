@@ -45,6 +45,8 @@ enum Kind {
 }
 
 impl Kind {
+    const ALL: [Self; 5] = [Self::Nginx, Self::Traefik, Self::Caddy, Self::Envoy, Self::Haproxy];
+
     fn name(self) -> &'static str {
         match self {
             Self::Nginx => "nginx",
@@ -208,6 +210,12 @@ impl Drop for Front {
 
 impl Stand {
     fn start(kind: Kind) -> Self {
+        let services = "  - { path: /services/**, upstream: api, credentials: [api_key] }\n";
+        Self::with_routes(kind, services)
+    }
+
+    /// With these routes beside those of [`OWN`](crate::harness::OWN).
+    fn with_routes(kind: Kind, routes: &str) -> Self {
         let backend = Backend::answering(|request| {
             if request.values("upgrade").is_empty() {
                 Reply::ok("upstream")
@@ -221,15 +229,14 @@ impl Stand {
             backend: backend.address(),
         };
         let section = format!(
-            "service_headers: {{ X-Service-Id: id }}\nforward_auth: {{ listen: \"{}\", trusted: [127.0.0.1], \
-             proxies: [{}] }}\n",
+            "forward_auth: {{ listen: \"{}\", trusted: [127.0.0.1], proxies: [{}] }}\n",
             places.door,
             kind.name()
         );
         let service = Setup::own(&backend)
+            .append(routes)
             .append(
-                "  - { path: /services/**, upstream: api, credentials: [api_key] }\n  \
-                 - { path: /limited/**, upstream: api, access: public, rate_limit: few }\n\
+                "  - { path: /limited/**, upstream: api, access: public, rate_limit: few }\n\
                  rate_limits: { few: { by: address, rate: 1/h, burst: 2 } }\n",
             )
             .append(&section)
@@ -502,6 +509,19 @@ fn websockets_pass(stand: &Stand) {
     let refused = Socket::open_at(stand.front.address, "/api/chat", &[]);
     assert_eq!(refused.err(), Some(401));
     assert!(stand.backend.take().is_empty());
+}
+
+/// The files name the header of services, which is there where no route accepts them too.
+#[test]
+fn each_asks_where_no_route_accepts_services() {
+    for kind in Kind::ALL {
+        println!("case {}", kind.name());
+        let stand = Stand::with_routes(kind, "");
+        for ask in [get("/public/x"), stand.alice.get("/api/x")] {
+            stand.ask(&ask.header("X-Service-Id", "forged")).expect(200);
+            assert_eq!(stand.backend.take_one().aliases("X-Service-Id"), []);
+        }
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use crate::harness::{Ask, Backend, FOREIGN, Key, Recorded, Reply, Service, Setup, claims, get, mint};
+use crate::harness::{Ask, Backend, FOREIGN, Key, Recorded, Reply, Service, Setup, claims, get, mint, shipped};
 
 /// Names that some backend or other takes for X-User-Id.
 const ALIASES: [&str; 9] = [
@@ -98,6 +98,33 @@ fn a_clients_identity_headers_never_arrive() {
             (forged(upgrade("/api/x").bearer(&token)), 101, Some("alice")),
         ] {
             assert_identity(&stand.forwarded(&ask, status), expected, alias);
+        }
+    }
+}
+
+/// As shipped, where no route accepts services, and with the header's own names.
+#[test]
+fn a_client_cannot_say_to_be_a_service_where_none_is_accepted() {
+    let backend = Backend::answering(|_| Reply::ok("upstream"));
+    let whole = shipped();
+    let (without_demo, _) = whole.split_once("\ndemo:").unwrap();
+    let shipped = Setup::up(without_demo)
+        .api(&backend)
+        .set("images", backend.address())
+        .set("thumbnails", backend.address())
+        .start();
+    let own = Setup::own(&backend).start();
+    for (service, public) in [(&shipped, None), (&own, Some("/public/x"))] {
+        let alice = service.account("alice", &[]);
+        backend.take();
+        for alias in ["X-Service-Id", "x-service-id", "X_Service_Id", "x.service~id"] {
+            let forged = |ask: Ask| ask.header(alias, FORGED);
+            service.ask(&forged(alice.get("/api/x"))).expect(200);
+            assert_identity(&backend.take_one(), Some(&alice.id), alias);
+            if let Some(public) = public {
+                service.ask(&forged(get(public))).expect(200);
+                assert_identity(&backend.take_one(), None, alias);
+            }
         }
     }
 }

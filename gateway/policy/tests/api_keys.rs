@@ -362,6 +362,19 @@ fn a_service_is_never_said_to_be_a_user_nor_a_user_a_service() {
 }
 
 #[test]
+fn nobody_says_to_be_a_service_where_none_is_accepted() {
+    let yaml = "issuers: [{ use: auth }]\nrevocations: none\n\
+                routes: [{ path: /**, upstream: api, access: public }]\n";
+    let policy = support::try_policy(yaml, true).unwrap();
+    let route = policy.routes().iter().next().unwrap().id;
+    for name in ["x-service-id", "X_Service_Id", "x.service~id"] {
+        assert!(policy.strips(route, name), "{name}");
+    }
+    let said: Vec<_> = policy.identity_header_names().collect();
+    assert_eq!(said, ["x-service-id"]);
+}
+
+#[test]
 fn the_principal_is_one_or_the_other() {
     let service = judged(&with_key("/both/x"), &live()).unwrap();
     let principal = service.principal().unwrap();

@@ -24,7 +24,7 @@ pub use accounts::{Account, PASSWORD, Tokens, login, refresh};
 pub use backend::{Backend, Recorded, Reply};
 pub use client::{Answer, Ask, Connection, ask, delete, get, post, put};
 pub use clock::{eventually, now};
-pub use configuration::{FOREIGN, FOREIGN_ISSUER, OWN};
+pub use configuration::{FOREIGN, FOREIGN_ISSUER, OWN, shipped};
 pub use fault_proxy::{Fault, FaultProxy};
 pub use fleet::FleetSetup;
 pub use folder::TestFolder;

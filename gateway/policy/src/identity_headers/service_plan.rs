@@ -34,7 +34,8 @@ enum Says {
 
 impl ServiceHeaders {
     /// Compiles `service_headers:`, a mapping from header to `id` or `scope`. Without it there is
-    /// `X-Service-Id` where services are accepted at all.
+    /// `X-Service-Id`, whether or not a route accepts services: backends read it, so that a client must
+    /// never be able to say it. Where none does, it may be an identity header, and is one alone then.
     pub(crate) fn compile(
         node: Option<&Node>,
         users: &IdentityPlan,
@@ -65,15 +66,19 @@ impl ServiceHeaders {
                     diagnostics.error(node.place, "no service header says which service asks", advice);
                 }
             }
-            None if services_accepted => {
-                let header = ServiceHeader {
-                    name: DEFAULT_NAME,
-                    says: Says::Id,
-                    place: file_place,
-                };
-                plan.add(header, users, diagnostics);
+            None => {
+                let is_users = users
+                    .names()
+                    .any(|name| canonical(name) == DEFAULT_NAME.as_str());
+                if services_accepted || !is_users {
+                    let header = ServiceHeader {
+                        name: DEFAULT_NAME,
+                        says: Says::Id,
+                        place: file_place,
+                    };
+                    plan.add(header, users, diagnostics);
+                }
             }
-            None => {}
         }
         plan
     }
@@ -145,7 +150,11 @@ mod tests {
     use crate::identity_headers::IdentityPlan;
 
     fn compile(yaml: Option<&str>, accepted: bool) -> (Vec<String>, String) {
-        let users = Document::parse("c.yaml", "X-User-Id: sub\n").unwrap();
+        compile_beside("X-User-Id: sub\n", yaml, accepted)
+    }
+
+    fn compile_beside(users: &str, yaml: Option<&str>, accepted: bool) -> (Vec<String>, String) {
+        let users = Document::parse("c.yaml", users).unwrap();
         let document = Document::parse("c.yaml", yaml.unwrap_or("{}")).unwrap();
         let mut diagnostics = Diagnostics::default();
         let users = IdentityPlan::compile(Some(users.root()), &mut diagnostics);
@@ -156,9 +165,15 @@ mod tests {
     }
 
     #[test]
-    fn services_have_a_header_wherever_they_are_accepted() {
-        assert_eq!(compile(None, false), (vec![], String::new()));
-        assert_eq!(compile(None, true), (vec!["x-service-id".into()], String::new()));
+    fn services_have_a_header_whether_they_are_accepted_or_not() {
+        for accepted in [false, true] {
+            let expected = (vec!["x-service-id".into()], String::new());
+            assert_eq!(compile(None, accepted), expected);
+        }
+        let users = "X_Service_Id: sub\n";
+        assert_eq!(compile_beside(users, None, false), (vec![], String::new()));
+        let (_, errors) = compile_beside(users, None, true);
+        assert!(errors.contains("cannot tell `x-service-id`"), "{errors}");
         let (names, errors) = compile(Some("X-Caller: id\nX-Caller-Scope: scope\n"), false);
         assert_eq!((names.len(), errors.as_str()), (2, ""));
     }

@@ -88,16 +88,14 @@ impl TrustedProxies {
         }
         match self.header {
             ForwardingHeader::XForwardedFor => {
-                let named = list(headers, X_FORWARDED_FOR, b',').map(node_address);
+                let named = list(headers, X_FORWARDED_FOR).map(node_address);
                 origin.client = self.follow(origin.client, named);
-                let mut schemes = list(headers, X_FORWARDED_PROTO, b',');
-                origin.is_secure = schemes.next().and_then(is_secure);
+                origin.is_secure = list(headers, X_FORWARDED_PROTO).next().and_then(is_secure);
             }
             ForwardingHeader::Forwarded => {
-                let named = list(headers, FORWARDED.as_str(), b',');
-                let named = named.map(|element| parameter(element, b"for").and_then(node_address));
+                let named = elements(headers).map(|element| node_address(parameter(element?, b"for")?));
                 origin.client = self.follow(origin.client, named);
-                let last = list(headers, FORWARDED.as_str(), b',').next();
+                let last = elements(headers).next().flatten();
                 origin.is_secure = last.and_then(|element| is_secure(parameter(element, b"proto")?));
             }
         }
@@ -127,34 +125,76 @@ impl TrustedProxies {
     }
 }
 
-/// The items of all fields of a name, the last first. A separator within quotes is none.
-fn list<'h>(headers: &'h HeaderMap, name: &str, separator: u8) -> impl Iterator<Item = &'h [u8]> {
+/// The items of all fields of a name, the last first. These headers know no quotes: whoever appends to
+/// them puts a comma there, whatever the client has opened before it.
+fn list<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h [u8]> {
     let fields = headers.get_all(name).iter().rev();
-    fields.flat_map(move |field| {
-        let mut items: Vec<_> = split(field.as_bytes(), separator).collect();
+    fields.flat_map(|field| {
+        let items = field.as_bytes().rsplit(|byte| *byte == b',');
+        items.map(<[u8]>::trim_ascii)
+    })
+}
+
+/// The elements of `Forwarded` (RFC 7239 section 4), the last first. A field that is not of its form
+/// yields nothing to go by: what a proxy has appended cannot be told from what the client wrote.
+fn elements(headers: &HeaderMap) -> impl Iterator<Item = Option<&[u8]>> {
+    let fields = headers.get_all(FORWARDED).iter().rev();
+    fields.flat_map(|field| {
+        let mut items = match split(field.as_bytes(), b',') {
+            Some(items) => items.into_iter().map(Some).collect(),
+            None => vec![None],
+        };
         items.reverse();
         items
     })
 }
 
-fn split(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
-    let mut is_quoted = false;
-    let mut is_escaped = false;
-    text.split(move |byte| {
-        let was_escaped = std::mem::take(&mut is_escaped);
-        match *byte {
-            b'"' if !was_escaped => is_quoted = !is_quoted,
-            b'\\' if is_quoted && !was_escaped => is_escaped = true,
+/// What stands between separators, where one within a quoted string (RFC 9110 section 5.6.4) is none.
+/// Nothing where a quoted string does not begin a value, has no end, or has anything but a separator
+/// after it.
+fn split(text: &[u8], separator: u8) -> Option<Vec<&[u8]>> {
+    let mut items = Vec::new();
+    let (mut start, mut at) = (0, 0);
+    while at < text.len() {
+        match text[at] {
+            b'"' => {
+                at = quoted_end(text, at)?;
+                let rest = text[at..].trim_ascii_start();
+                if !matches!(rest.first(), None | Some(b',' | b';')) {
+                    return None;
+                }
+                continue;
+            }
+            byte if byte == separator => {
+                items.push(text[start..at].trim_ascii());
+                start = at + 1;
+            }
             _ => {}
         }
-        !is_quoted && *byte == separator
-    })
-    .map(<[u8]>::trim_ascii)
+        at += 1;
+    }
+    items.push(text[start..].trim_ascii());
+    Some(items)
+}
+
+/// Where the quoted string that begins at `open` has ended.
+fn quoted_end(text: &[u8], open: usize) -> Option<usize> {
+    if open == 0 || text[open - 1] != b'=' {
+        return None;
+    }
+    let mut at = open + 1;
+    loop {
+        match text.get(at)? {
+            b'"' => return Some(at + 1),
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
 }
 
 /// The one value of a parameter of an element of `Forwarded`, without its quotes.
 fn parameter<'e>(element: &'e [u8], name: &[u8]) -> Option<&'e [u8]> {
-    let mut found = split(element, b';').filter_map(|pair| {
+    let mut found = split(element, b';')?.into_iter().filter_map(|pair| {
         let equals = pair.iter().position(|byte| *byte == b'=')?;
         let (its, value) = (&pair[..equals], &pair[equals + 1..]);
         its.eq_ignore_ascii_case(name).then_some(value)
@@ -244,6 +284,10 @@ mod tests {
             (&["198.51.100.1, unknown, 10.0.0.2"], "10.0.0.2"),
             (&["198.51.100.1,"], "10.0.0.1"),
             (&["198.51.100.1 10.0.0.2"], "10.0.0.1"),
+            // A client's quotes hold nothing of what a proxy has appended.
+            (&["6.6.6.6, \", 198.51.100.1"], "198.51.100.1"),
+            (&["\"6.6.6.6, 198.51.100.1, 10.0.0.2"], "198.51.100.1"),
+            (&["\"6.6.6.6\""], "10.0.0.1"),
         ] {
             let fields: Vec<_> = fields.iter().map(|value| ("x-forwarded-for", *value)).collect();
             for peer in ["10.0.0.1", "::ffff:10.0.0.1"] {
@@ -312,6 +356,16 @@ mod tests {
             ("for=6.6.6.6;for=198.51.100.1", "10.0.0.1"),
             ("by=198.51.100.1", "10.0.0.1"),
             ("for=6.6.6.6, for=198.51.100.1, for=10.0.0.2", "198.51.100.1"),
+            ("for=\"[2001:db8::1]\" ; proto=http", "2001:db8::1"),
+            // What a client has opened, a proxy's word does not close.
+            ("for=6.6.6.6;x=\", for=198.51.100.1", "10.0.0.1"),
+            ("for=\"6.6.6.6, for=198.51.100.1", "10.0.0.1"),
+            ("for=6.6.6.6;x=\", for=\"[2001:db8::1]\"", "10.0.0.1"),
+            ("for=6.6.6.6;x=\"\\\", for=\"198.51.100.1\"", "10.0.0.1"),
+            ("for=\"6.6.6.6\"x, for=198.51.100.1", "10.0.0.1"),
+            ("for=6.6.6.6\", for=198.51.100.1", "10.0.0.1"),
+            ("\"for=6.6.6.6\", for=198.51.100.1", "10.0.0.1"),
+            ("for=\"6.6.6.6\\", "10.0.0.1"),
         ] {
             let found = origin(ForwardingHeader::Forwarded, "10.0.0.1", &[("forwarded", value)]);
             assert_eq!(found.client.to_string(), expected, "{value}");

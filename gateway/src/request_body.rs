@@ -6,7 +6,8 @@
 use std::time::{Duration, Instant};
 
 use durward_policy::{Reason, Rejection};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue};
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType};
 
@@ -36,7 +37,13 @@ impl RequestBody {
         deadlines: &Deadlines,
         now: Instant,
     ) -> Result<Self, Rejection> {
-        if session.is_upgrade_req() || session.is_body_empty() {
+        let is_empty = if session.is_upgrade_req() {
+            // Its header is asked: Pingora reads on where it has not looked for a body before the 101.
+            !has_body(&session.req_header().headers)
+        } else {
+            session.is_body_empty()
+        };
+        if is_empty {
             return Ok(Self::default());
         }
         let headers = &session.req_header().headers;
@@ -90,6 +97,13 @@ impl RequestBody {
         Ok(())
     }
 
+    /// What follows an upgrade is no body.
+    pub(crate) fn upgraded(&mut self, session: &mut Session) {
+        if self.since.take().is_some() {
+            session.as_downstream_mut().set_read_timeout(None);
+        }
+    }
+
     /// Limits the wait for the next piece.
     fn wait(&self, session: &mut Session, limits: &Limits, deadlines: &Deadlines, now: Instant) {
         let (Some(since), Some(rate)) = (self.since, limits.body_min_rate) else {
@@ -103,6 +117,12 @@ impl RequestBody {
             deadlines.set_body(Some(at));
         }
     }
+}
+
+/// What the framing of HTTP/1.1 says (RFC 9112 section 6.3).
+fn has_body(headers: &HeaderMap) -> bool {
+    let length = headers.get(CONTENT_LENGTH).map(HeaderValue::as_bytes);
+    headers.contains_key(TRANSFER_ENCODING) || length.is_some_and(|length| length != b"0")
 }
 
 /// How long so many bytes and the next one may take.

@@ -45,7 +45,13 @@ enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 5] = [Self::Nginx, Self::Traefik, Self::Caddy, Self::Envoy, Self::Haproxy];
+    const ALL: [Self; 5] = [
+        Self::Nginx,
+        Self::Traefik,
+        Self::Caddy,
+        Self::Envoy,
+        Self::Haproxy,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -263,10 +269,16 @@ impl Stand {
     }
 }
 
+/// Switches to whatever is asked for, as a backend does that speaks it.
 fn accepting(request: &crate::harness::Recorded) -> Vec<u8> {
-    let key = request.values("sec-websocket-key").remove(0);
+    let key = request
+        .values("sec-websocket-key")
+        .first()
+        .cloned()
+        .unwrap_or_default();
     let accept = tokio_tungstenite::tungstenite::handshake::derive_accept_key(key.as_bytes());
-    let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n";
+    let protocol = request.values("upgrade").join(", ");
+    let head = format!("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n");
     format!("{head}Sec-WebSocket-Accept: {accept}\r\n\r\n").into_bytes()
 }
 
@@ -312,6 +324,7 @@ fn guards_the_backend(kind: Kind) {
         }
     }
     identity_cannot_be_named_away(&stand);
+    nothing_but_websockets_is_upgraded_to(&stand);
     other_proxies_headers_say_nothing(&stand);
 
     // Refusals have their status, their challenge and their reason.
@@ -383,6 +396,40 @@ fn identity_cannot_be_named_away(stand: &Stand) {
             "answered {}: {request:?}",
             answer.status
         );
+        // A backend may have a hop of its own.
+        let named = request.values("connection").join(",").to_lowercase();
+        assert!(!named.contains("x-user"), "{request:?}");
+    }
+}
+
+/// After an upgrade to what carries requests, nobody would be asked about those.
+fn nothing_but_websockets_is_upgraded_to(stand: &Stand) {
+    for protocols in [
+        &["h2c"][..],
+        &["H2C"],
+        &["websocket, h2c"],
+        &["h2c, websocket"],
+        &["websocket", "h2c"],
+        &["h2c", "websocket"],
+        &["HTTP/2.0"],
+        &["TLS/1.0"],
+    ] {
+        for ask in [get("/public/x"), stand.alice.get("/api/x")] {
+            let ask = ask
+                .header("Connection", "Upgrade, HTTP2-Settings")
+                .header("HTTP2-Settings", "AAMAAABkAAQAoAAAAAIAAAAA");
+            let ask = protocols
+                .iter()
+                .fold(ask, |ask, protocol| ask.header("Upgrade", *protocol));
+            let status = Connection::open(stand.front.address).begin(&ask).status;
+            for request in stand.backend.take() {
+                let asked = request.values("upgrade");
+                assert!(
+                    asked.is_empty() || asked == ["websocket"],
+                    "{protocols:?} was answered {status}: {request:?}"
+                );
+            }
+        }
     }
 }
 
@@ -519,7 +566,8 @@ fn each_asks_where_no_route_accepts_services() {
         let stand = Stand::with_routes(kind, "");
         for ask in [get("/public/x"), stand.alice.get("/api/x")] {
             stand.ask(&ask.header("X-Service-Id", "forged")).expect(200);
-            assert_eq!(stand.backend.take_one().aliases("X-Service-Id"), []);
+            let said = stand.backend.take_one().aliases("X-Service-Id");
+            assert!(said.iter().all(|(_, value)| value.is_empty()), "{said:?}");
         }
     }
 }

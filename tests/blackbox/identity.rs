@@ -2,7 +2,9 @@
 
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use crate::harness::{Ask, Backend, FOREIGN, Key, Recorded, Reply, Service, Setup, claims, get, mint, shipped};
+use crate::harness::{
+    Ask, Backend, FOREIGN, Key, Recorded, Reply, Service, Setup, claims, get, mint, shipped,
+};
 
 /// Names that some backend or other takes for X-User-Id.
 const ALIASES: [&str; 9] = [
@@ -106,12 +108,13 @@ fn a_clients_identity_headers_never_arrive() {
 #[test]
 fn a_client_cannot_say_to_be_a_service_where_none_is_accepted() {
     let backend = Backend::answering(|_| Reply::ok("upstream"));
+    let thumbnails = Backend::answering(|_| Reply::ok("thumbnail"));
     let whole = shipped();
     let (without_demo, _) = whole.split_once("\ndemo:").unwrap();
     let shipped = Setup::up(without_demo)
         .api(&backend)
         .set("images", backend.address())
-        .set("thumbnails", backend.address())
+        .set("thumbnails", thumbnails.address())
         .start();
     let own = Setup::own(&backend).start();
     for (service, public) in [(&shipped, None), (&own, Some("/public/x"))] {

@@ -189,6 +189,33 @@ fn a_body_that_trickles_is_a_408_and_lets_both_connections_go() {
 }
 
 #[test]
+fn asking_for_an_upgrade_takes_no_limit_off_a_body() {
+    let (backend, _send) = slow();
+    let service = before(
+        &backend,
+        "max_body: 1KiB",
+        "body_timeout: 300ms, body_min_rate: 1KiB",
+    );
+    let head = "POST /public/x HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n";
+    for (framing, status, reason) in [
+        ("Content-Length: 1000\r\n\r\nx", 408, "body_timeout"),
+        ("Transfer-Encoding: chunked\r\n\r\n1\r\nx", 408, "body_timeout"),
+        ("Content-Length: 1025\r\n\r\n", 413, "body_too_large"),
+    ] {
+        let mut connection = service.connect();
+        connection.send(format!("{head}{framing}").as_bytes());
+        connection.answer().unwrap().expect_refusal(status, reason);
+    }
+    // What comes after the upgrade has the time of a stream, whether or not a body came before.
+    let mut socket = service.connect();
+    let with_body = upgrade("/public/socket").body("hello");
+    socket.begin(&with_body).expect(101);
+    std::thread::sleep(Duration::from_millis(600));
+    socket.send(b"a text");
+    socket.read_until(b"a text");
+}
+
+#[test]
 fn a_body_that_is_too_large_is_a_413() {
     let (backend, _send) = slow();
     let service = before(&backend, "max_body: 1GiB", "max_body: 1KiB");

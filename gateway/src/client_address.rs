@@ -105,7 +105,7 @@ impl TrustedProxies {
     /// Whose request a proxy asks about, that may ask: the last address of X-Forwarded-For, and on
     /// from there as above. One that names nobody asks for itself.
     pub(crate) fn asked_for(&self, asking: IpAddr, headers: &HeaderMap) -> IpAddr {
-        let named = list(headers, X_FORWARDED_FOR, b',').map(node_address);
+        let named = list(headers, X_FORWARDED_FOR).map(node_address);
         self.follow(asking.to_canonical(), named)
     }
 

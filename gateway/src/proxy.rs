@@ -294,7 +294,6 @@ impl ProxyHttp for GatewayProxy {
         record.upstream_took = Some(clock::now() - record.decided_at);
         self.begun(response, record);
         if response.status == StatusCode::SWITCHING_PROTOCOLS {
-            record.body.upgraded(session);
             WebSocket::begin(session, response, &record.handle);
         }
         if let Some(said) = record.rate_limits() {

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use durward_policy::{Reason, Rejection};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue};
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType};
@@ -39,7 +39,13 @@ impl RequestBody {
     ) -> Result<Self, Rejection> {
         let is_empty = if session.is_upgrade_req() {
             // Its header is asked: Pingora reads on where it has not looked for a body before the 101.
-            !has_body(&session.req_header().headers)
+            let headers = &session.req_header().headers;
+            let has_body = has_body(headers);
+            if has_body && asks_for_websocket(headers) {
+                let detail = "a WebSocket's opening handshake has no body";
+                return Err(Rejection::new(Reason::BadFraming, detail));
+            }
+            !has_body
         } else {
             session.is_body_empty()
         };
@@ -97,13 +103,6 @@ impl RequestBody {
         Ok(())
     }
 
-    /// What follows an upgrade is no body.
-    pub(crate) fn upgraded(&mut self, session: &mut Session) {
-        if self.since.take().is_some() {
-            session.as_downstream_mut().set_read_timeout(None);
-        }
-    }
-
     /// Limits the wait for the next piece.
     fn wait(&self, session: &mut Session, limits: &Limits, deadlines: &Deadlines, now: Instant) {
         let (Some(since), Some(rate)) = (self.since, limits.body_min_rate) else {
@@ -123,6 +122,12 @@ impl RequestBody {
 fn has_body(headers: &HeaderMap) -> bool {
     let length = headers.get(CONTENT_LENGTH).map(HeaderValue::as_bytes);
     headers.contains_key(TRANSFER_ENCODING) || length.is_some_and(|length| length != b"0")
+}
+
+/// Nothing else is upgraded to.
+fn asks_for_websocket(headers: &HeaderMap) -> bool {
+    let mut asked = headers.get_all(UPGRADE).iter();
+    asked.any(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
 /// How long so many bytes and the next one may take.

@@ -67,9 +67,7 @@ impl ServiceHeaders {
                 }
             }
             None => {
-                let is_users = users
-                    .names()
-                    .any(|name| canonical(name) == DEFAULT_NAME.as_str());
+                let is_users = users.names().any(|name| canonical(name) == DEFAULT_NAME.as_str());
                 if services_accepted || !is_users {
                     let header = ServiceHeader {
                         name: DEFAULT_NAME,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use durward_contract::{Bar, RETENTION_SLACK, Target, UnixSeconds};
 
 use crate::audit::{self, Action, Actor};
+use crate::bearer::Caller;
 use crate::client_address::ClientFacts;
 use crate::config::Registration;
 use crate::passwords::{Password, Verified};
@@ -180,7 +181,7 @@ impl Inner {
         detached(async move {
             let mut write = service.store.write().await?;
             let now = service.clock.now();
-            let user = key.lock(&mut write).await?;
+            let user = service.lock_for(&mut write, &actor, &key).await?;
             users::ban(write.connection(), &user.id, reason.as_deref(), now).await?;
             if user.banned {
                 service
@@ -210,7 +211,7 @@ impl Inner {
         detached(async move {
             let mut write = service.store.write().await?;
             let now = service.clock.now();
-            let user = key.lock(&mut write).await?;
+            let user = service.lock_for(&mut write, &actor, &key).await?;
             users::unban(write.connection(), &user.id).await?;
             audit::record(&mut write, now, &actor, Action::Unbanned, &user.id, "").await?;
             service.commit_with(write, user.id).await
@@ -229,7 +230,7 @@ impl Inner {
         detached(async move {
             let mut write = service.store.write().await?;
             let now = service.clock.now();
-            let user = key.lock(&mut write).await?;
+            let user = service.lock_for(&mut write, &actor, &key).await?;
             let wanted = change.applied_to(&user.roles)?;
             for role in wanted.difference(&user.roles) {
                 users::add_role(write.connection(), &user.id, role).await?;
@@ -252,11 +253,13 @@ impl Inner {
     /// password is out, whatever tokens they hold.
     pub async fn change_password(
         self: &Arc<Self>,
-        user: User,
+        caller: Caller,
         current: &Secret,
         new: &Secret,
         client: ClientFacts,
     ) -> Result<IssuedTokens, Problem> {
+        let actor = caller.actor();
+        let user = caller.user;
         let username = Username::canonical(&user.username)?;
         let attempt = self
             .throttle
@@ -271,7 +274,12 @@ impl Inner {
         };
         let hash = self.passwords.hash(self.chosen_password(new, &username)?).await?;
         let service = Arc::clone(self);
-        detached(async move { service.replace_password(user.id, old_hash, hash, client).await }).await
+        detached(async move {
+            service
+                .replace_password(actor, user.id, old_hash, hash, client)
+                .await
+        })
+        .await
     }
 
     async fn verify_password_of(
@@ -287,6 +295,7 @@ impl Inner {
 
     async fn replace_password(
         &self,
+        actor: Actor,
         user_id: String,
         old: Option<PasswordHash>,
         new: PasswordHash,
@@ -294,14 +303,13 @@ impl Inner {
     ) -> Result<IssuedTokens, Problem> {
         let mut write = self.store.write().await?;
         let now = self.clock.now();
-        let user = UserKey::Id(user_id).lock(&mut write).await?;
+        let user = self.lock_for(&mut write, &actor, &UserKey::Id(user_id)).await?;
         if user.banned || users::password_by_id(write.connection(), &user.id).await? != old {
             return Err(Reason::InvalidCredentials.into());
         }
         users::set_password(write.connection(), &user.id, &new, now).await?;
         self.bar_older_tokens(&mut write, &user.id, now).await?;
         sessions::end_all(write.connection(), &user.id, "password change", now).await?;
-        let actor = Actor::User(user.id.clone());
         audit::record(&mut write, now, &actor, Action::PasswordChanged, &user.id, "").await?;
         let user = UserKey::Id(user.id).find(write.connection()).await?;
         let opened = self.open_session(&mut write, &user, client, now).await?;

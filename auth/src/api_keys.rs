@@ -73,6 +73,7 @@ impl Inner {
         let service = Arc::clone(self);
         detached(async move {
             let mut write = service.store.write().await?;
+            service.judge_actor(&mut write, &actor).await?;
             let now = service.clock.now();
             if api_keys::count_live(write.connection(), now).await? >= MAX_LIVE_API_KEYS {
                 return Err(Reason::TooManyApiKeys.into());
@@ -125,6 +126,7 @@ impl Inner {
         let service = Arc::clone(self);
         detached(async move {
             let mut write = service.store.write().await?;
+            service.judge_actor(&mut write, &actor).await?;
             let now = service.clock.now();
             let key = find(&mut write, &id).await?;
             api_keys::revoke(write.connection(), &id, actor.name(), now).await?;

@@ -3,12 +3,16 @@
 use durward_contract::UnixSeconds;
 use serde_json::Value;
 
+use crate::bearer::ActsBy;
 use crate::store::{StoreError, Write, audit};
 
 /// Who acts.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) enum Actor {
-    /// A user, by id.
+    /// A user, by id, who showed an access token: judged again in the transaction that acts
+    /// (`bearer.rs`).
+    Caller(String, ActsBy),
+    /// A user, by id, who showed what the transaction itself judges.
     User(String),
     /// Whoever may open the control socket.
     LocalOperator,
@@ -41,12 +45,12 @@ pub(crate) enum Action {
 impl Actor {
     /// What users do to their own sessions is not written down here: the sessions' rows tell it.
     pub fn is_another_than(&self, user_id: &str) -> bool {
-        !matches!(self, Self::User(id) if id == user_id)
+        !matches!(self, Self::User(id) | Self::Caller(id, _) if id == user_id)
     }
 
     pub fn name(&self) -> &str {
         match self {
-            Self::User(id) => id,
+            Self::User(id) | Self::Caller(id, _) => id,
             Self::LocalOperator => "local operator",
             Self::Service => "service",
         }

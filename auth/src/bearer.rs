@@ -1,6 +1,7 @@
 //! Who calls: the bearer token is proved by the gateway's own code (`durward_policy::prove`), and
 //! then held against the database: session, ban and epoch as they are now.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use durward_policy::{
 use http::request::Parts;
 use parking_lot::RwLock;
 
+use crate::accounts::UserKey;
 use crate::audit::Actor;
 use crate::config::{AuthConfig, SigningAlgorithm};
 use crate::problem::Problem;
@@ -23,6 +25,7 @@ use crate::service::{AuthService, Inner};
 use crate::store::revocations::{self, Concerned};
 use crate::store::sessions::{self, Session};
 use crate::store::users::{self, User};
+use crate::store::{Connection, Write};
 
 /// The role that may use the admin API.
 pub const ADMIN_ROLE: &str = "admin";
@@ -32,6 +35,16 @@ pub const ADMIN_ROLE: &str = "admin";
 pub(crate) struct Caller {
     pub user: User,
     pub session: Session,
+    token: Arc<VerifiedToken>,
+}
+
+/// What a caller acts by. It is judged again in every transaction that acts on it: between the first
+/// judgement and that lie a body that is waited for and a turn to write.
+#[derive(Clone, Debug)]
+pub(crate) struct ActsBy {
+    token: Arc<VerifiedToken>,
+    /// Acts by the role `admin`, which must then still be there.
+    as_admin: bool,
 }
 
 /// A caller with the role `admin`.
@@ -39,8 +52,21 @@ pub(crate) struct Caller {
 pub(crate) struct Admin(pub Caller);
 
 impl Caller {
+    /// Acts on what is the caller's own.
     pub fn actor(&self) -> Actor {
-        Actor::User(self.user.id.clone())
+        self.acting(false)
+    }
+
+    fn acting(&self, as_admin: bool) -> Actor {
+        let token = Arc::clone(&self.token);
+        Actor::Caller(self.user.id.clone(), ActsBy { token, as_admin })
+    }
+}
+
+impl Admin {
+    /// Acts by the role `admin`.
+    pub fn actor(&self) -> Actor {
+        self.0.acting(true)
     }
 }
 
@@ -57,11 +83,8 @@ impl FromRequestParts<AuthService> for Admin {
 
     async fn from_request_parts(parts: &mut Parts, service: &AuthService) -> Result<Self, Problem> {
         let caller = service.inner.caller(parts).await?;
-        if caller.user.roles.contains(ADMIN_ROLE) {
-            Ok(Self(caller))
-        } else {
-            Err(OwnReason::AdminRequired.into())
-        }
+        check_admin(&caller.user)?;
+        Ok(Self(caller))
     }
 }
 
@@ -178,11 +201,66 @@ impl Inner {
             self.read_keys_when_asked().await;
             proved = self.proved_token(parts);
         }
-        let token = proved?;
-        let session = token.session_id().unwrap_or_default();
+        let token = Arc::new(proved?);
         let mut read = self.store.snapshot().await?;
-        let user = users::by_id(&mut read, token.subject()).await?;
-        let session = sessions::by_id(&mut read, session).await?;
+        let (user, session) = self.standing(&mut read, &token).await?;
+        Ok(Caller { user, session, token })
+    }
+
+    /// Locks the actor, where that is a user, and judges the actor again. To be called before the
+    /// transaction locks, reads or changes anything else.
+    pub async fn judge_actor(&self, write: &mut Write, actor: &Actor) -> Result<(), Problem> {
+        self.judge_actor_among(write, actor, BTreeSet::new()).await
+    }
+
+    /// The same with other users, who are locked with the actor, in the order of their ids.
+    pub async fn judge_actor_among(
+        &self,
+        write: &mut Write,
+        actor: &Actor,
+        mut others: BTreeSet<String>,
+    ) -> Result<(), Problem> {
+        if let Actor::Caller(id, _) = actor {
+            others.insert(id.clone());
+        }
+        users::lock_several(write.connection(), &others).await?;
+        self.still_stands(write.connection(), actor).await
+    }
+
+    /// Locks the user that `key` names, and the actor, and judges the actor again.
+    pub async fn lock_for(&self, write: &mut Write, actor: &Actor, key: &UserKey) -> Result<User, Problem> {
+        // Callers name users by id; a name is the operator's, who is no row.
+        let target = match key {
+            UserKey::Id(id) if random::could_be_id(id) => BTreeSet::from([id.clone()]),
+            UserKey::Id(_) | UserKey::Name(_) => BTreeSet::new(),
+        };
+        self.judge_actor_among(write, actor, target).await?;
+        key.lock(write).await
+    }
+
+    /// Whether the actor may still act. Nothing that ends a session or a role, or raises an epoch, can
+    /// come between this and the commit of a transaction that has locked the actor.
+    pub async fn still_stands(&self, connection: &mut Connection, actor: &Actor) -> Result<(), Problem> {
+        let Actor::Caller(_, by) = actor else {
+            return Ok(());
+        };
+        let (user, _) = self.standing(connection, &by.token).await?;
+        match by.as_admin {
+            true => check_admin(&user),
+            false => Ok(()),
+        }
+    }
+
+    /// Whom a token stands for, as the database has it now: the log bars it by nothing, its session
+    /// goes on, its user is not banned, and its epoch has not passed.
+    async fn standing(
+        &self,
+        connection: &mut Connection,
+        token: &VerifiedToken,
+    ) -> Result<(User, Session), Problem> {
+        let session = token.session_id().unwrap_or_default();
+        let user = users::by_id(connection, token.subject()).await?;
+        let session = sessions::by_id(connection, session).await?;
         let concerned = Concerned {
             issuer: &self.config.issuer,
             token: token.token_id().unwrap_or_default(),
@@ -190,9 +268,8 @@ impl Inner {
             user: token.subject(),
             client: token.client_id().unwrap_or_default(),
         };
-        let entries = revocations::concerning(&mut read, concerned).await?;
-        drop(read);
-        if self.own_tokens.barred(&token, &entries) {
+        let entries = revocations::concerning(connection, concerned).await?;
+        if self.own_tokens.barred(token, &entries) {
             return Err(revoked("an entry of the revocation log"));
         }
         let (Some(user), Some(session)) = (user, session) else {
@@ -204,7 +281,7 @@ impl Inner {
         if user.banned || token.epoch().is_none_or(|epoch| epoch < user.epoch) {
             return Err(revoked("its user is banned, or its epoch has passed"));
         }
-        Ok(Caller { user, session })
+        Ok((user, session))
     }
 
     fn proved_token(&self, parts: &Parts) -> Result<VerifiedToken, Problem> {
@@ -229,6 +306,14 @@ impl Inner {
             return Err(Rejection::new(Reason::TokenNotYetValid, "iat lies ahead").into());
         }
         Ok(token)
+    }
+}
+
+fn check_admin(user: &User) -> Result<(), Problem> {
+    if user.roles.contains(ADMIN_ROLE) {
+        Ok(())
+    } else {
+        Err(OwnReason::AdminRequired.into())
     }
 }
 

@@ -163,6 +163,7 @@ impl Inner {
             let beside = beside.filter(|_| was == KeyState::Signing);
             let beside = beside.map(|announced| announced.key.kid().to_owned());
             let mut write = service.store.write().await?;
+            service.judge_actor(&mut write, &actor).await?;
             let now = service.clock.now();
             for kid in std::iter::once(&kid).chain(&beside) {
                 let target = Target::SigningKey(kid.clone());
@@ -229,6 +230,7 @@ impl Inner {
             return Err(Reason::TooManyKeys.into());
         }
         let mut write = self.store.write().await?;
+        self.judge_actor(&mut write, &actor).await?;
         let now = self.clock.now();
         let signs_from = now.plus(self.config.signing_key_announce);
         let (folder, algorithm) = (self.keys.clone(), self.config.signing_algorithm);
@@ -263,6 +265,7 @@ impl Inner {
         let kid = kid.map_err(|error| Problem::internal("reading a signing key", &error))?;
         let kid = kid.kid().to_owned();
         let mut write = self.store.write().await?;
+        self.judge_actor(&mut write, &actor).await?;
         if revocations::signing_key_is_revoked(write.connection(), &kid).await? {
             tracing::error!(kid, "a key that was to sign is revoked: it is forgotten");
             self.keys.forget_announced(algorithm)?;

@@ -148,7 +148,7 @@ impl Inner {
         detached(async move {
             let mut write = service.store.write().await?;
             let meant = selection.resolve(write.connection()).await?;
-            let locked = service.lock(&mut write, &selection, &meant).await?;
+            let locked = service.lock(&mut write, &actor, &selection, &meant).await?;
             // Read once nobody else issues anything: what was issued is not from later.
             let now = service.clock.now();
             let (totals, sessions) = gather(&mut write, &locked, &meant, now).await?;
@@ -190,11 +190,18 @@ impl Inner {
         .await
     }
 
-    /// Locks whoever has sessions that are meant.
-    async fn lock(&self, write: &mut Write, selection: &Selection, meant: &Meant) -> Result<Locked, Problem> {
+    /// Locks whoever has sessions that are meant, and the actor, who is judged again.
+    async fn lock(
+        &self,
+        write: &mut Write,
+        actor: &Actor,
+        selection: &Selection,
+        meant: &Meant,
+    ) -> Result<Locked, Problem> {
         let connection = write.connection();
         if matches!(selection, Selection::Everyone) {
             users::lock_all(connection).await?;
+            self.still_stands(connection, actor).await?;
             return Ok(Locked::All);
         }
         let (mut owners, mut found) = (BTreeSet::new(), 0);
@@ -206,7 +213,7 @@ impl Inner {
             }
             owners.extend(page.into_iter().map(|found| found.session.user_id));
         }
-        users::lock_several(connection, &owners).await?;
+        self.judge_actor_among(write, actor, owners.clone()).await?;
         Ok(Locked::These(owners))
     }
 
@@ -270,6 +277,7 @@ impl Inner {
         let service = Arc::clone(self);
         detached(async move {
             let mut write = service.store.write().await?;
+            service.judge_actor(&mut write, &actor).await?;
             let now = service.clock.now();
             let forget_at = service.all_tokens_expired(write.connection(), now).await?;
             let target = Target::Token(id.clone());

@@ -367,7 +367,7 @@ impl Inner {
         detached(async move {
             let mut write = service.store.write().await?;
             let now = service.clock.now();
-            let user = key.lock(&mut write).await?;
+            let user = service.lock_for(&mut write, &actor, &key).await?;
             if !random::could_be_id(&id) {
                 return Err(Reason::NoSuchSession.into());
             }
@@ -398,7 +398,7 @@ impl Inner {
         detached(async move {
             let mut write = service.store.write().await?;
             let now = service.clock.now();
-            let user = key.lock(&mut write).await?;
+            let user = service.lock_for(&mut write, &actor, &key).await?;
             service.bar_older_tokens(&mut write, &user.id, now).await?;
             let ended = sessions::end_all(write.connection(), &user.id, why, now).await?;
             if actor.is_another_than(&user.id) {

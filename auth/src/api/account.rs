@@ -24,7 +24,7 @@ pub(super) struct PasswordChange {
 }
 
 pub(super) async fn me(caller: Caller) -> Response {
-    let Caller { user, session } = caller;
+    let Caller { user, session, .. } = caller;
     let body = json!({
         "id": user.id,
         "username": user.username,
@@ -44,7 +44,7 @@ pub(super) async fn password(
 ) -> Result<Response, Problem> {
     let issued = service
         .inner
-        .change_password(caller.user, &form.current_password, &form.new_password, client)
+        .change_password(caller, &form.current_password, &form.new_password, client)
         .await?;
     Ok(tokens(&issued))
 }

@@ -59,36 +59,36 @@ pub(super) async fn users(
 
 pub(super) async fn ban(
     State(service): State<AuthService>,
-    Admin(caller): Admin,
+    admin: Admin,
     Parameter(id): Parameter<String>,
     OptionalJson(form): OptionalJson<Ban>,
 ) -> Result<Response, Problem> {
     let user = service
         .inner
-        .ban(caller.actor(), UserKey::Id(id), form.reason)
+        .ban(admin.actor(), UserKey::Id(id), form.reason)
         .await?;
     Ok(json(StatusCode::OK, &user_body(&user)))
 }
 
 pub(super) async fn unban(
     State(service): State<AuthService>,
-    Admin(caller): Admin,
+    admin: Admin,
     Parameter(id): Parameter<String>,
 ) -> Result<Response, Problem> {
-    let user = service.inner.unban(caller.actor(), UserKey::Id(id)).await?;
+    let user = service.inner.unban(admin.actor(), UserKey::Id(id)).await?;
     Ok(json(StatusCode::OK, &user_body(&user)))
 }
 
 /// Replaces the roles.
 pub(super) async fn roles(
     State(service): State<AuthService>,
-    Admin(caller): Admin,
+    admin: Admin,
     Parameter(id): Parameter<String>,
     Json(form): Json<Roles>,
 ) -> Result<Response, Problem> {
     let user = service
         .inner
-        .change_roles(caller.actor(), UserKey::Id(id), RoleChange::Set(form.roles))
+        .change_roles(admin.actor(), UserKey::Id(id), RoleChange::Set(form.roles))
         .await?;
     Ok(json(StatusCode::OK, &user_body(&user)))
 }
@@ -105,12 +105,12 @@ pub(super) async fn sessions(
 
 pub(super) async fn end_sessions(
     State(service): State<AuthService>,
-    Admin(caller): Admin,
+    admin: Admin,
     Parameter(id): Parameter<String>,
 ) -> Result<Response, Problem> {
     let ended = service
         .inner
-        .end_all_sessions(caller.actor(), UserKey::Id(id), "ended by an administrator")
+        .end_all_sessions(admin.actor(), UserKey::Id(id), "ended by an administrator")
         .await?;
     Ok(json(StatusCode::OK, &json!({ "ended": ended })))
 }

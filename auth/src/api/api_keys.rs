@@ -33,19 +33,19 @@ pub(super) async fn list(
 /// The only answer that has the key itself.
 pub(super) async fn make(
     State(service): State<AuthService>,
-    Admin(caller): Admin,
+    admin: Admin,
     Json(form): Json<NewApiKey>,
 ) -> Result<Response, Problem> {
-    let made = service.inner.make_api_key(caller.actor(), form).await?;
+    let made = service.inner.make_api_key(admin.actor(), form).await?;
     Ok(json(StatusCode::CREATED, &made_api_key_body(&made)))
 }
 
 pub(super) async fn revoke(
     State(service): State<AuthService>,
-    Admin(caller): Admin,
+    admin: Admin,
     Parameter(id): Parameter<String>,
 ) -> Result<Response, Problem> {
-    let key = service.inner.revoke_api_key(caller.actor(), id).await?;
+    let key = service.inner.revoke_api_key(admin.actor(), id).await?;
     let now = service.inner.clock.now();
     Ok(json(StatusCode::OK, &api_key_body(&key, now)))
 }

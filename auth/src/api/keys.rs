@@ -32,10 +32,10 @@ pub(super) async fn list(State(service): State<AuthService>, _: Admin) -> Result
 
 pub(super) async fn rotate(
     State(service): State<AuthService>,
-    Admin(caller): Admin,
+    admin: Admin,
     OptionalJson(form): OptionalJson<RotationForm>,
 ) -> Result<Response, Problem> {
-    form.run(&service, caller.actor()).await
+    form.run(&service, admin.actor()).await
 }
 
 /// The keys that are published, the one that signs first.

@@ -58,10 +58,10 @@ enum What {
 
 pub(super) async fn revoke(
     State(service): State<AuthService>,
-    Admin(caller): Admin,
+    admin: Admin,
     Json(form): Json<Revocation>,
 ) -> Result<Response, Problem> {
-    form.run(&service, caller.actor()).await
+    form.run(&service, admin.actor()).await
 }
 
 pub(super) async fn list(
@@ -100,6 +100,10 @@ impl Revocation {
                 return Ok(json(StatusCode::OK, &body));
             }
         };
+        if dry_run {
+            let mut read = service.inner.store.snapshot().await?;
+            service.inner.still_stands(&mut read, &actor).await?;
+        }
         let body = match (dry_run, after) {
             (true, Some(after)) => {
                 let (listed, next) = service.inner.preview_rest(&selection, after, limit).await?;

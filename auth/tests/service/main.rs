@@ -11,6 +11,7 @@ mod durability;
 mod input;
 mod key_rotation;
 mod keys;
+mod late_bodies;
 mod login;
 mod migrations;
 mod refresh;

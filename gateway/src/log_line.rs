@@ -44,12 +44,36 @@ pub(crate) fn push_path(line: &mut Vec<u8>, start: &[u8], path: &[u8], limit: us
     push_text(line, start, &shown, limit);
 }
 
-/// An API key, or the beginning of a JSON object in base64url, as every JWT begins.
+/// What begins an API key, a refresh token, and, as a JSON object in base64url, every JWT.
+const CREDENTIALS: [&[u8]; 3] = [b"dwk_", b"drt_", b"eyJ"];
+
+/// Where the first of them begins; also where some of its bytes are percent-encoded, which a backend
+/// undoes.
 fn find_credential(path: &[u8]) -> Option<usize> {
-    static API_KEY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"dwk_"));
-    static TOKEN: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"eyJ"));
-    let found = [API_KEY.find(path), TOKEN.find(path)];
-    found.into_iter().flatten().min()
+    static PLAIN: LazyLock<[Finder<'static>; 3]> = LazyLock::new(|| CREDENTIALS.map(Finder::new));
+    if path.contains(&b'%') {
+        return (0..path.len()).find(|at| CREDENTIALS.iter().any(|start| begins_with(&path[*at..], start)));
+    }
+    PLAIN.iter().filter_map(|start| start.find(path)).min()
+}
+
+/// Whether these are the next bytes, each as it is or percent-encoded.
+fn begins_with(mut path: &[u8], start: &[u8]) -> bool {
+    start.iter().all(|wanted| {
+        let (byte, rest) = match path {
+            [b'%', high, low, rest @ ..] => {
+                let digit = |byte: &u8| char::from(*byte).to_digit(16);
+                let (Some(high), Some(low)) = (digit(high), digit(low)) else {
+                    return false;
+                };
+                (high * 16 + low, rest)
+            }
+            [byte, rest @ ..] => (u32::from(*byte), rest),
+            [] => return false,
+        };
+        path = rest;
+        byte == u32::from(*wanted)
+    })
 }
 
 /// `start`, which opens a string, and `text`, cut at `limit` bytes. What is not ASCII is written as
@@ -190,6 +214,9 @@ mod tests {
             ("/reset/eyJhbGciOi.e30.c2ln/x", "\"/reset/***/x"),
             ("/k/dwk_1_2", "\"/k/***"),
             ("/k/xdwk_1/eyJh/y", "\"/k/x***/***/y"),
+            ("/k/drt_p5Wl/x", "\"/k/***/x"),
+            ("/k/d%77k%5fabc/e%79J%68/%64%72%74%5F1", "\"/k/***/***/***"),
+            ("/k/%7/%zz/dwk%5", "\"/k/%7/%zz/dwk%5"),
             ("/eyes/dwk", "\"/eyes/dwk"),
         ] {
             assert_eq!(pushed(path), expected);

@@ -159,10 +159,12 @@ impl RequestRecord {
             self.status = response.status.as_u16();
         }
         let header = session.req_header();
-        let host = header
-            .headers
-            .get(http::header::HOST)
-            .map_or(&b""[..], |host| host.as_bytes());
+        // On HTTP/2 it is the authority.
+        let host = match (header.headers.get(http::header::HOST), header.uri.authority()) {
+            (Some(host), _) => host.as_bytes(),
+            (None, Some(authority)) => authority.as_str().as_bytes(),
+            (None, None) => b"",
+        };
         let line = RequestLine {
             method: header.method.as_str().as_bytes(),
             path: path_of(header.raw_path()),

@@ -42,6 +42,8 @@ fn cookie_crumbs_reach_the_backend_as_one_line() {
         assert_eq!(header(&head, "cookie"), Some("a=1; b=2; c=3"), "{head}");
         assert_eq!(head.to_lowercase().matches("cookie:").count(), 1, "{head}");
         assert_eq!(header(&head, "host"), Some("edge.example"), "{head}");
+        drop(client);
+        assert_eq!(edge.stop()[0]["host"], "edge.example");
     });
 }
 

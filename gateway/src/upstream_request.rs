@@ -22,15 +22,19 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 
 /// Beginnings of names that only a proxy may say: where a request comes from, who asks, and what it
 /// asks for instead of its target.
-const PROXY_PREFIXES: [&[u8]; 5] = [
+const PROXY_PREFIXES: [&[u8]; 9] = [
     b"x-forwarded-",
     b"x-original-",
     b"x-rewrite-",
     b"x-accel-",
     b"x-authenticated-",
+    b"x-auth-request-",
+    b"x-ssl-client-",
+    b"x-envoy-",
+    b"x-durward-",
 ];
 /// The like, as whole names. The last three have a backend act on another method than was judged.
-const PROXY_NAMES: [&[u8]; 14] = [
+const PROXY_NAMES: [&[u8]; 23] = [
     b"forwarded",
     b"x-forwarded",
     b"x-real-ip",
@@ -38,10 +42,20 @@ const PROXY_NAMES: [&[u8]; 14] = [
     b"cf-connecting-ipv6",
     b"true-client-ip",
     b"x-client-ip",
+    b"client-ip",
+    b"fastly-client-ip",
+    b"wl-proxy-client-ip",
+    b"x-proxyuser-ip",
     b"x-cluster-client-ip",
     b"x-remote-addr",
     b"x-remote-user",
     b"remote-user",
+    b"x-client-cert",
+    // CGI takes it for where to send requests of its own ("httpoxy", CVE-2016-5385).
+    b"proxy",
+    b"x-host",
+    b"x-http-host-override",
+    b"front-end-https",
     b"x-http-method",
     b"x-http-method-override",
     b"x-method-override",

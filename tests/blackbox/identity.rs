@@ -239,6 +239,19 @@ fn nobody_says_where_they_come_from() {
         "X.Forwarded.For",
         "X-Real-IP",
         "Forwarded",
+        "Client-IP",
+        "client_ip",
+        "Fastly-Client-IP",
+        "WL-Proxy-Client-IP",
+        "X-ProxyUser-Ip",
+        "X-Host",
+        "X-HTTP-Host-Override",
+        "X-Envoy-External-Address",
+        "X-Auth-Request-User",
+        "X-SSL-Client-Verify",
+        "X-Client-Cert",
+        "X-Durward-Reason",
+        "Proxy",
     ] {
         let ask = get("/public/x")
             .header(name, "203.0.113.66")

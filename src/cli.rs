@@ -236,7 +236,7 @@ pub enum UserCommand {
     },
 }
 
-/// A user by name.
+/// A user by name, or by the id that the access log shows.
 #[derive(Debug, Args)]
 pub struct UserArguments {
     /// The user name

@@ -68,6 +68,14 @@ pub(crate) enum RoleChange {
 }
 
 impl UserKey {
+    /// As an operator names users: by name or by id. No name has the form of an id.
+    pub fn of_operator(text: String) -> Self {
+        match random::is_user_id(&text) {
+            true => Self::Id(text),
+            false => Self::Name(text),
+        }
+    }
+
     pub async fn find(&self, connection: &mut Connection) -> Result<User, Problem> {
         let user = match self {
             Self::Id(id) if random::could_be_id(id) => users::by_id(connection, id).await?,

@@ -115,7 +115,7 @@ async fn change_roles(
     };
     let user = service
         .inner
-        .change_roles(Actor::LocalOperator, UserKey::Name(username), change)
+        .change_roles(Actor::LocalOperator, UserKey::of_operator(username), change)
         .await?;
     Ok(json(StatusCode::OK, &user_body(&user)))
 }
@@ -127,7 +127,7 @@ async fn ban(
 ) -> Result<Response, Problem> {
     let user = service
         .inner
-        .ban(Actor::LocalOperator, UserKey::Name(username), form.reason)
+        .ban(Actor::LocalOperator, UserKey::of_operator(username), form.reason)
         .await?;
     Ok(json(StatusCode::OK, &user_body(&user)))
 }
@@ -138,7 +138,7 @@ async fn unban(
 ) -> Result<Response, Problem> {
     let user = service
         .inner
-        .unban(Actor::LocalOperator, UserKey::Name(username))
+        .unban(Actor::LocalOperator, UserKey::of_operator(username))
         .await?;
     Ok(json(StatusCode::OK, &user_body(&user)))
 }
@@ -147,7 +147,7 @@ async fn list_sessions(
     State(service): State<AuthService>,
     Parameter(username): Parameter<String>,
 ) -> Result<Response, Problem> {
-    let sessions = service.inner.sessions_of(&UserKey::Name(username)).await?;
+    let sessions = service.inner.sessions_of(&UserKey::of_operator(username)).await?;
     let bodies: Vec<Value> = sessions.iter().map(session_body).collect();
     Ok(json(StatusCode::OK, &json!({ "sessions": bodies })))
 }
@@ -156,7 +156,7 @@ async fn end_sessions(
     State(service): State<AuthService>,
     Parameter(username): Parameter<String>,
 ) -> Result<Response, Problem> {
-    let key = UserKey::Name(username);
+    let key = UserKey::of_operator(username);
     let ended = service
         .inner
         .end_all_sessions(Actor::LocalOperator, key, "ended by the operator")
@@ -168,7 +168,7 @@ async fn end_session(
     State(service): State<AuthService>,
     Parameter((username, id)): Parameter<(String, String)>,
 ) -> Result<Response, Problem> {
-    let key = UserKey::Name(username);
+    let key = UserKey::of_operator(username);
     service
         .inner
         .end_session(Actor::LocalOperator, key, id, "ended by the operator")

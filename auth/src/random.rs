@@ -26,6 +26,11 @@ pub(crate) fn user_id() -> String {
     format!("u_{}", base32(&bytes::<16>()))
 }
 
+/// Whether a text has the form of a user's id.
+pub(crate) fn is_user_id(text: &str) -> bool {
+    text.strip_prefix("u_").is_some_and(is_base32)
+}
+
 /// A session's id.
 pub(crate) fn session_id() -> String {
     format!("s_{}", base32(&bytes::<16>()))
@@ -38,8 +43,11 @@ pub(crate) fn run_id() -> String {
 
 /// Whether a text has the form of a run's id.
 pub(crate) fn is_run_id(text: &str) -> bool {
-    text.strip_prefix(RUN_PREFIX)
-        .is_some_and(|id| id.len() == BASE32_LENGTH && id.bytes().all(|byte| BASE32.contains(&byte)))
+    text.strip_prefix(RUN_PREFIX).is_some_and(is_base32)
+}
+
+fn is_base32(text: &str) -> bool {
+    text.len() == BASE32_LENGTH && text.bytes().all(|byte| BASE32.contains(&byte))
 }
 
 /// A token's id.

@@ -4,6 +4,7 @@
 use unicode_normalization::UnicodeNormalization;
 
 use crate::problem::Reason;
+use crate::random::is_user_id;
 
 /// Longest canonical name.
 pub const MAX_USERNAME_LENGTH: usize = 64;
@@ -17,7 +18,8 @@ pub struct Username(String);
 
 impl Username {
     /// Brings a text into canonical form: NFKC and lower case. What is then not plain ASCII letters,
-    /// digits and `._-` is refused, so no name looks like another.
+    /// digits and `._-` is refused, so no name looks like another; and what has the form of a user's id,
+    /// since an operator may name a user by either.
     pub fn canonical(text: &str) -> Result<Self, Reason> {
         if text.len() > MAX_INPUT_BYTES {
             return Err(Reason::InvalidUsername);
@@ -31,7 +33,8 @@ impl Username {
         let good = (MIN_LENGTH..=MAX_USERNAME_LENGTH).contains(&bytes.len())
             && inner(*first)
             && inner(*last)
-            && bytes.iter().all(|byte| inner(*byte) || b"._-".contains(byte));
+            && bytes.iter().all(|byte| inner(*byte) || b"._-".contains(byte))
+            && !is_user_id(&name);
         if good {
             Ok(Self(name))
         } else {
@@ -83,6 +86,8 @@ mod tests {
             "' OR 1=1 --",
             "İstanbul",
             "münchen",
+            "u_5nzedb4rokhon36bby26xkopoy",
+            "U_5NZEDB4ROKHON36BBY26XKOPOY",
         ] {
             assert_eq!(Username::canonical(bad), Err(Reason::InvalidUsername), "{bad:?}");
         }

@@ -58,7 +58,8 @@ fn the_next_request_after_a_ban_is_refused() {
         .expect_refusal(403, "banned");
     service.ask(&bob.get("/api/x")).expect(200);
 
-    service.told(&["ban", "bob"]);
+    // By the id that the access log shows.
+    service.told(&["ban", &bob.id]);
     service.ask(&bob.get("/api/x")).expect_refusal(401, "revoked");
     let listed = service.told(&["user", "list", "--json"]);
     assert_eq!(listed.matches("\"banned\": true").count(), 2, "{listed}");

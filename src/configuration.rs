@@ -1,10 +1,11 @@
 //! The configuration file as a whole: reading it, and handing each crate its section.
 
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use durward_auth::{AuthConfig, SigningAlgorithm};
-use durward_config::{Diagnostic, Diagnostics, Document, Node, Place, Section, Severity};
+use durward_config::{Diagnostic, Diagnostics, Document, MAX_DOCUMENT_BYTES, Node, Place, Section, Severity};
 use durward_gateway::{GatewayConfig, GatewaySections};
 use durward_news::RedisTarget;
 use durward_policy::{
@@ -179,9 +180,21 @@ fn load_for(
 }
 
 fn read(path: &Path) -> Result<Result<Document, Diagnostics>, Failure> {
-    let text = std::fs::read_to_string(path)
+    let text = read_text(path)
         .map_err(|error| Failure::Failed(format!("cannot read {}: {error}", path.display())))?;
     Ok(Document::parse(&path.display().to_string(), &text))
+}
+
+/// One byte more than a document may have is enough to find that it is too long; what is no file may
+/// have no end.
+pub fn read_text(path: &Path) -> io::Result<String> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is not a file"));
+    }
+    let mut text = String::new();
+    let most = MAX_DOCUMENT_BYTES as u64 + 1;
+    std::fs::File::open(path)?.take(most).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// Relative paths of a file are relative to its folder.

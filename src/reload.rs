@@ -151,7 +151,9 @@ impl Reloader {
                 continue;
             }
             // A file that is not there, or not readable, is between two of its states.
-            let Ok(text) = tokio::fs::read_to_string(&self.0.path).await else {
+            let path = self.0.path.clone();
+            let read = tokio::task::spawn_blocking(move || configuration::read_text(&path));
+            let Ok(Ok(text)) = read.await else {
                 continue;
             };
             let settled = text == before;

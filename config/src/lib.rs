@@ -18,6 +18,6 @@ mod section;
 mod suggestion;
 
 pub use diagnostics::{Diagnostic, Diagnostics, Severity};
-pub use document::{Document, Entry, Node, Place, Value};
+pub use document::{Document, Entry, MAX_DOCUMENT_BYTES, Node, Place, Value};
 pub use secret::{MAX_SECRET_BYTES, SecretRef, read_bounded};
 pub use section::Section;

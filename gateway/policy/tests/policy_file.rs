@@ -62,6 +62,10 @@ fn issuers_say_all_that_is_needed() {
             "not a URL",
         ),
         (
+            "{ issuer: i, jwks: 'https://user:pw@k/', audience: a, algorithms: [ES256] }",
+            "a user name or a password in it",
+        ),
+        (
             "{ issuer: i, jwks: k, jwks_refresh: 1m, audience: a, algorithms: [ES256] }",
             "no `jwks` URL",
         ),

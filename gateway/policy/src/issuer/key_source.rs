@@ -33,10 +33,17 @@ pub(super) fn key_source(section: &mut Section<'_>, diagnostics: &mut Diagnostic
     match (jwks, pem, secret) {
         (Some(node), None, None) if is_url => {
             let url = node.text("`jwks`", diagnostics)?;
-            if !url
-                .parse::<http::Uri>()
-                .is_ok_and(|uri| uri.host().is_some_and(|host| !host.is_empty()))
-            {
+            let uri = url.parse::<http::Uri>().ok();
+            let authority = uri.as_ref().and_then(http::Uri::authority);
+            if authority.is_some_and(|authority| authority.as_str().contains('@')) {
+                diagnostics.error(
+                    node.place,
+                    "`jwks` has a user name or a password in it, which are not sent",
+                    "write https://HOST/PATH",
+                );
+                return None;
+            }
+            if authority.is_none_or(|authority| authority.host().is_empty()) {
                 diagnostics.error(
                     node.place,
                     format!("`jwks` is not a URL: `{url}`"),

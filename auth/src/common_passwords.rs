@@ -1,10 +1,13 @@
 //! Passwords that are tried first.
 //!
 //! `common_passwords.txt` has two kinds of lines: whole passwords, and words of which `word!`,
-//! `Word123` and `w0rd2024` are just as easy to guess.
+//! `Word123` and `w0rd2024` are just as easy to guess. They are what services like this one see; the
+//! passwords of the world, by how often they are used, and the words of a language are `zxcvbn`'s.
 
 use std::collections::HashSet;
 use std::sync::LazyLock;
+
+use zxcvbn::zxcvbn;
 
 static LIST: &str = include_str!("common_passwords.txt");
 
@@ -17,10 +20,17 @@ static KNOWN: LazyLock<HashSet<&'static str>> = LazyLock::new(|| {
 /// Digits and signs around a word that make it no better.
 const MAX_DECORATION: usize = 4;
 
-/// Whether `password` is on the list, or a plain variation of it or of a word of `context`.
+/// A password that is found within so many tries by whoever tries the frequent ones first, with the usual
+/// variations: far beyond the 3,000 most frequent ones that OWASP ASVS 5 has refused (6.2.4).
+const TRIES: u64 = 100_000;
+
+/// Whether `password` is found within [`TRIES`], is on the list, or a plain variation of it or of a word of `context`.
 pub(crate) fn is_easy_to_guess(password: &str, context: &[&str]) -> bool {
     let lower = password.to_lowercase();
     let reversed: String = lower.chars().rev().collect();
+    if zxcvbn(password, context).guesses() <= TRIES {
+        return true;
+    }
     if one_character(&lower) || one_run(&lower) || known(&lower) || known(&reversed) || repeats_known(&lower)
     {
         return true;
@@ -126,6 +136,20 @@ mod tests {
             "passpass",
             "football1!",
             "20202020",
+            "swordfish",
+            "stargate",
+            "bigdaddy",
+            "nicholas",
+            "tinkerbell",
+            "watermelon",
+            "godzilla",
+            "jamesbond",
+            "paradise",
+            "patricia",
+            "Chocolate",
+            "B1gdaddy",
+            "asdfghjkl",
+            "19871987",
         ] {
             assert!(is_easy_to_guess(easy, &[]), "{easy}");
         }
@@ -139,10 +163,10 @@ mod tests {
             "alice.liddell",
             "alicealice",
             "Alice2024",
-            "lledil.ecila",
+            "lleddil.ecila",
         ] {
             assert!(
-                is_easy_to_guess(easy, &["alice", "alice.liddell", "durward"]) || easy == "lledil.ecila",
+                is_easy_to_guess(easy, &["alice", "alice.liddell", "durward"]),
                 "{easy}"
             );
         }

@@ -10,7 +10,7 @@ use crate::assertion::{AssertionConfig, compile_assertion};
 use crate::client_address::{TrustedProxies, compile_trusted_proxies};
 use crate::client_limits::{ClientLimitNodes, ClientLimits};
 use crate::forward_auth::{ForwardAuthConfig, compile_forward_auth};
-use crate::listener_config::{ListenerConfig, compile_listen};
+use crate::listener_config::{ListenerConfig, compile_listen, is_taken_by};
 use crate::rate_limits::{RateLimitStore, compile_rate_limit_store};
 use crate::secret::resolve;
 use crate::upstream_config::{UpstreamConfig, compile_upstreams};
@@ -254,7 +254,8 @@ impl GatewayConfig {
             return;
         };
         let address = forward_auth.listen;
-        if address.port() != 0 && (self.is_edge(address) || self.admin == Some(address)) {
+        let is_admin = self.admin.is_some_and(|admin| is_taken_by(address, admin));
+        if self.is_edge(address) || is_admin {
             let message = format!("`forward_auth` is on another listener's address {address}");
             diagnostics.error(
                 node.place,
@@ -266,7 +267,6 @@ impl GatewayConfig {
 
     fn check_admin(&self, admin: Option<&Node>, diagnostics: &mut Diagnostics) {
         if let (Some(node), Some(address)) = (admin, self.admin)
-            && address.port() != 0
             && self.is_edge(address)
         {
             let message = format!("`admin` is on the edge listener {address}");
@@ -275,7 +275,9 @@ impl GatewayConfig {
     }
 
     fn is_edge(&self, address: SocketAddr) -> bool {
-        self.listen.iter().any(|listener| listener.address == address)
+        self.listen
+            .iter()
+            .any(|listener| is_taken_by(address, listener.address))
     }
 }
 
@@ -422,9 +424,22 @@ mod tests {
 
     #[test]
     fn the_admin_listener_is_never_the_edge() {
-        let (config, text) =
-            compile("listen: 127.0.0.1:1\nadmin: 127.0.0.1:1\nupstreams:\n  a: { servers: 127.0.0.1:3 }\n");
-        assert!(config.is_none());
-        assert!(text.contains("`admin` is on the edge listener"), "{text}");
+        for (listen, admin) in [
+            ("127.0.0.1:1", "127.0.0.1:1"),
+            ("0.0.0.0:1", "127.0.0.1:1"),
+            ("127.0.0.1:1", "0.0.0.0:1"),
+            ("'[::]:1'", "127.0.0.1:1"),
+        ] {
+            let (_, text) = compile(&format!(
+                "listen: {listen}\nadmin: {admin}\nupstreams:\n  a: {{ servers: 127.0.0.1:3 }}\n"
+            ));
+            assert!(text.contains("`admin` is on the edge listener"), "{text}");
+        }
+        let (_, text) =
+            compile("listen: '0.0.0.0:1'\nadmin: '[::1]:1'\nupstreams:\n  a: { servers: 127.0.0.1:3 }\n");
+        assert!(!text.contains("`admin` is on"), "{text}");
+        let (_, text) =
+            compile("listen: ['0.0.0.0:1', '127.0.0.1:1']\nupstreams:\n  a: { servers: 127.0.0.1:3 }\n");
+        assert!(text.contains("which 0.0.0.0:1 has too"), "{text}");
     }
 }

@@ -119,15 +119,46 @@ fn compile_redirect(node: &Node, diagnostics: &mut Diagnostics) -> Option<u16> {
     }
 }
 
+/// Whether whoever listens at `other` has `address`, too; a port of 0 is another each time.
+pub(crate) fn is_taken_by(address: SocketAddr, other: SocketAddr) -> bool {
+    let covers = |all: SocketAddr, one: SocketAddr| {
+        // Where the system has it so, and most do, `[::]` is for IPv4 as well.
+        all.ip().is_unspecified() && (all.is_ipv6() || one.is_ipv4())
+    };
+    address.port() != 0
+        && address.port() == other.port()
+        && (address.ip() == other.ip() || covers(address, other) || covers(other, address))
+}
+
 /// What no listener can say alone.
 fn check_together(node: &Node, listeners: &[ListenerConfig], diagnostics: &mut Diagnostics) {
     for (index, listener) in listeners.iter().enumerate() {
         let address = listener.address;
-        let is_same = |other: &ListenerConfig| other.address == address;
-        if address.port() != 0 && listeners[..index].iter().any(is_same) {
-            let message = format!("`listen` names {address} twice");
+        let taken = listeners[..index]
+            .iter()
+            .find(|other| is_taken_by(address, other.address));
+        if let Some(taken) = taken {
+            let message = match taken.address == address {
+                true => format!("`listen` names {address} twice"),
+                false => format!("`listen` names {address}, which {} has too", taken.address),
+            };
             diagnostics.error(node.place, message, "remove one of them");
         }
+    }
+    let mut authorities = listeners.iter().filter_map(|listener| {
+        let clients = listener.tls.as_ref()?.clients.as_ref()?;
+        Some(&clients.ca)
+    });
+    if let Some(first) = authorities.next()
+        && let Some(other) = authorities.find(|ca| *ca != first)
+    {
+        let message = format!(
+            "`client_certificates` names two authorities, {} and {}: a grant is of a name, whichever of them signed it",
+            first.display(),
+            other.display()
+        );
+        let advice = "name one file everywhere; with both authorities in it, each vouches for all names";
+        diagnostics.error(node.place, message, advice);
     }
     let redirects = listeners.iter().any(|listener| listener.redirect_to.is_some());
     if redirects && !listeners.iter().any(|listener| listener.tls.is_some()) {

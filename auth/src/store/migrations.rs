@@ -40,7 +40,7 @@ pub(crate) async fn migrate(config: &DatabaseConfig) -> Result<Vec<Migration>, O
     match config {
         DatabaseConfig::Sqlite(path) => {
             sqlite::private_file(path).map_err(OpenError::File)?;
-            let mut connection = sqlite::options(path).connect().await?;
+            let mut connection = sqlite::first_connection(path).await?;
             let applied = migrate_sqlite(&mut connection).await;
             connection.close().await?;
             applied

@@ -4,16 +4,20 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, SqlitePool};
+use sqlx::{ConnectOptions, SqliteConnection, SqlitePool};
 
 use super::{ACQUIRE_TIMEOUT, OpenError};
 
 const READERS: u32 = 4;
 /// How long SQLite waits for a lock that another process holds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often it is tried again where it does not wait.
+const BUSY_INTERVAL: Duration = Duration::from_millis(20);
+/// SQLITE_BUSY.
+const BUSY: &str = "5";
 
 /// Readers, the revocation log's reader, and the writer.
 pub(super) async fn pools(path: &Path) -> Result<[SqlitePool; 3], OpenError> {
@@ -42,6 +46,21 @@ pub(super) fn options(path: &Path) -> SqliteConnectOptions {
         .foreign_keys(true)
         .busy_timeout(BUSY_TIMEOUT)
         .disable_statement_logging()
+}
+
+/// The first connection of a process. It may change how the journal is kept, for which it needs the file
+/// for itself, and SQLite does not wait for that whatever its busy timeout says.
+pub(super) async fn first_connection(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
+    let start = Instant::now();
+    loop {
+        let connected = options(path).connect().await;
+        let is_busy =
+            matches!(&connected, Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(BUSY));
+        if !is_busy || start.elapsed() > BUSY_TIMEOUT {
+            return connected;
+        }
+        tokio::time::sleep(BUSY_INTERVAL).await;
+    }
 }
 
 /// Makes the file for its owner only; SQLite gives its companions (-wal, -shm) the same mode.

@@ -96,6 +96,21 @@ impl Requirement {
                 .any(|alternative| alternative.uses_param(index))
     }
 
+    /// Whether it compares who the user is (`sub`) with a parameter without saying whose users are meant
+    /// (`iss`).
+    pub(crate) fn binds_users_of_any_issuer(&self) -> bool {
+        let names_issuer = self.entries.iter().any(|entry| entry.claim.is_just("iss"));
+        let binds = |entry: &Entry| {
+            entry.claim.is_just("sub")
+                && entry
+                    .wanted
+                    .iter()
+                    .any(|wanted| matches!(wanted, Wanted::Param { .. }))
+        };
+        !names_issuer
+            && (self.entries.iter().any(binds) || self.alternatives().any(Self::binds_users_of_any_issuer))
+    }
+
     fn alternatives(&self) -> impl Iterator<Item = &Self> {
         self.groups.iter().flat_map(|group| &group.alternatives)
     }

@@ -164,6 +164,36 @@ identity_headers: {{ X-User-Id: sub }}
     let unknown =
         two(", identity_prefix: i", ", identity_prefix: j").replace("[https://i.test]", "[https://x.test]");
     assert!(errors(&unknown, false).contains("no issuer is called `https://x.test`"));
+
+    // User 42 of one is another than user 42 of the other.
+    let owned = |issuers: &str, require: &str| {
+        let path = "path: '/images/{owner}/**', upstream: api";
+        two(", identity_prefix: 'i:'", ", identity_prefix: 'j:'").replace(
+            "path: /**, upstream: api, issuers: [https://i.test]",
+            &format!("{path}, issuers: [{issuers}], require: {require}"),
+        )
+    };
+    let both = "https://i.test, https://j.test";
+    for (issuers, require, refused) in [
+        (both, "{ sub: '{owner}' }", true),
+        (both, "{ any: [{ roles: admin }, { sub: '{owner}' }] }", true),
+        (both, "{ sub: '{owner}', iss: https://i.test }", false),
+        (
+            both,
+            "{ any: [{ roles: admin }, { sub: '{owner}', iss: https://i.test }] }",
+            false,
+        ),
+        (both, "{ tenant: '{owner}' }", false),
+        ("https://i.test", "{ sub: '{owner}' }", false),
+    ] {
+        let result = try_policy(&owned(issuers, require), false);
+        let told = result.err().unwrap_or_default();
+        let expected = if refused { "accepts several issuers" } else { "" };
+        assert!(
+            told.contains(expected) && told.is_empty() != refused,
+            "{require}: {told}"
+        );
+    }
 }
 
 #[test]

@@ -254,6 +254,14 @@ impl Demands {
             (Some(CredentialKinds { bearer: false, .. }), None) => AcceptedIssuers::default(),
             (_, issuers) => context.issuers.accepted(issuers, section.place(), diagnostics),
         };
+        if let (Some(node), Some(requirement)) = (require, &requirement)
+            && issuers.iter().nth(1).is_some()
+            && requirement.binds_users_of_any_issuer()
+        {
+            let message = "`sub` is compared with a part of the path, and the route accepts several issuers: user 42 of one is another than user 42 of the other";
+            let advice = "write `iss` beside `sub`, for each issuer in `any`, or a route for each of them";
+            diagnostics.error(node.place, message, advice);
+        }
         let when_unknown = match when_unknown {
             Some(node) => WhenUnknown::compile(node, diagnostics),
             None => Some(context.when_unknown),

@@ -9,6 +9,9 @@ pub const ISSUER: &str = "http://gateway.bench.example";
 /// Routes in the file.
 pub const ROUTES: usize = 20;
 
+/// More than the 10,000 idle ones of `memory`; the gateway's own bound is half of the descriptors.
+const MAX_CONNECTIONS: usize = 12_000;
+
 /// What differs from file to file.
 #[derive(Clone, Debug)]
 pub struct Configuration {
@@ -96,6 +99,7 @@ impl Configuration {
              control: {CONTROL}\n\
              access_log: {log}\n\
              workers: {workers}\n\
+             max_connections: {MAX_CONNECTIONS}\n\
              upstream_keepalive_pool: {upstream_keepalive_pool}\n\
              auth:\n  \
                listen: {auth}\n  \

@@ -159,11 +159,14 @@ pub(crate) fn open_web_socket(edge: SocketAddr, user: &User) -> Fallible<TcpStre
     Ok(connection.into_stream())
 }
 
-/// When the other side ended it.
+/// When the other side ended it: with a Close frame, or without one.
 pub(crate) fn wait_for_end(mut stream: TcpStream) -> Fallible<Instant> {
+    const CLOSE: u8 = 0x88;
     stream.set_read_timeout(Some(PATIENCE))?;
-    match stream.read(&mut [0; 64]) {
+    let mut piece = [0; 64];
+    match stream.read(&mut piece) {
         Ok(0) => Ok(Instant::now()),
+        Ok(_) if piece[0] == CLOSE => Ok(Instant::now()),
         Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(Instant::now()),
         other => Err(format!("the WebSocket was not cut: {other:?}").into()),
     }

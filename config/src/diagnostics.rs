@@ -127,9 +127,10 @@ impl Diagnostics {
             Severity::Warning => "warning",
         };
         if item.place.line == 0 {
-            writeln!(f, "{}: {word}: {}", self.file, item.message)?;
+            writeln!(f, "{}: {word}: {}", self.file, OneLine(&item.message))?;
         } else {
-            writeln!(f, "{}:{}: {word}: {}", self.file, item.place, item.message)?;
+            let message = OneLine(&item.message);
+            writeln!(f, "{}:{}: {word}: {message}", self.file, item.place)?;
             let concealed = self.concealed_lines.contains(&item.place.line);
             if let Some(line) = self
                 .lines
@@ -139,12 +140,12 @@ impl Diagnostics {
                 let number = item.place.line.to_string();
                 let margin = " ".repeat(number.len());
                 let indent = " ".repeat((item.place.column as usize).saturating_sub(1));
-                writeln!(f, "  {number} | {line}")?;
+                writeln!(f, "  {number} | {}", OneLine(line))?;
                 writeln!(f, "  {margin} | {indent}^")?;
             }
         }
         if !item.advice.is_empty() {
-            writeln!(f, "    = {}", item.advice)?;
+            writeln!(f, "    = {}", OneLine(&item.advice))?;
         }
         Ok(())
     }
@@ -157,3 +158,34 @@ impl fmt::Display for Diagnostics {
 }
 
 impl std::error::Error for Diagnostics {}
+
+/// What comes from the file may hold what moves a terminal's cursor, or looks like a line of its own.
+struct OneLine<'a>(&'a str);
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|char| match char {
+            '\t' => f.write_str(" "),
+            char if char.is_control() => write!(f, "{}", char.escape_default()),
+            char => write!(f, "{char}"),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_is_told_begins_a_line_of_its_own() {
+        let text = "a: \"x\\ny\" # \u{1b}[2J\n";
+        let mut diagnostics = Diagnostics::default();
+        let place = Place { line: 1, column: 4 };
+        diagnostics.error(place, "no server `x\ny`", "one of\r\nz");
+        diagnostics.locate("c.yaml", text);
+        assert_eq!(
+            diagnostics.to_string(),
+            "c.yaml:1:4: error: no server `x\\ny`\n  1 | a: \"x\\ny\" # \\u{1b}[2J\n    |    ^\n    = one of\\r\\nz\n"
+        );
+    }
+}

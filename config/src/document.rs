@@ -223,6 +223,10 @@ impl<'de> Visitor<'de> for ValueVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let mut entries = Vec::new();
         while let Some(key) = access.next_key::<Spanned<String>>()? {
+            if key.value.contains(char::is_control) {
+                // It would be told as it is, in messages of one line.
+                return Err(serde::de::Error::custom("a key has a control character"));
+            }
             let node = access.next_value::<Node>()?;
             entries.push(Entry {
                 key: key.value,
@@ -252,6 +256,14 @@ impl Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_stays_on_its_line() {
+        for text in ["\"a\\nb\": 1", "a: { \"\\x1b[2J\": 1 }", "? |\n  a\n  b\n: 1"] {
+            let problem = Document::parse("c.yaml", text).unwrap_err().to_string();
+            assert!(problem.contains("a key has a control character"), "{problem}");
+        }
+    }
 
     #[test]
     fn lines_are_counted_as_yaml_counts_them() {

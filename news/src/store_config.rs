@@ -103,13 +103,6 @@ impl RedisTarget {
     pub fn namespace(&self) -> &str {
         &self.namespace
     }
-
-    /// The same servers under another namespace.
-    #[must_use]
-    pub fn with_namespace(mut self, namespace: &str) -> Self {
-        self.namespace = namespace.into();
-        self
-    }
 }
 
 impl fmt::Debug for RedisTarget {

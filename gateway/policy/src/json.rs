@@ -35,12 +35,6 @@ impl Limits {
         depth: 8,
         values: 8192,
     };
-    /// For a small request body.
-    pub const REQUEST: Self = Self {
-        bytes: 16 * 1024,
-        depth: 8,
-        values: 256,
-    };
 }
 
 /// A JSON value.

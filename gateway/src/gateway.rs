@@ -369,6 +369,10 @@ impl Gateway {
         let mut serving = Vec::new();
         let mut redirecting = Vec::new();
         for ((listener, tls), bound) in self.config.listen.iter().zip(&self.shared.tls).zip(edge) {
+            let bound = match tls {
+                Some(_) => bound.for_tls(),
+                None => bound,
+            };
             if let Some(port) = listener.redirect_to {
                 let app = Redirect {
                     shared: Arc::clone(&self.shared),

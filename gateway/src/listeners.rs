@@ -10,6 +10,8 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use pingora::apps::ServerApp;
+use pingora::listeners::ListenerConfig;
+use pingora::protocols::l4::stream::L4BufferSettings;
 use pingora::server::{Fds, ListenFds, ShutdownWatch};
 use pingora::services::Service;
 use pingora::services::listening::Service as Listening;
@@ -71,13 +73,31 @@ impl Sockets {
 pub(crate) struct Bound {
     listener: TcpListener,
     pub(crate) address: SocketAddr,
+    read_buffer: usize,
 }
+
+/// What of a TLS connection is read at once: a record.
+const TLS_READ_BUFFER: usize = 16 << 10;
 
 impl Bound {
     pub(crate) fn bind(sockets: &Sockets, address: SocketAddr) -> io::Result<Self> {
         let listener = sockets.bind(address)?;
         let address = listener.local_addr()?;
-        Ok(Self { listener, address })
+        Ok(Self {
+            listener,
+            address,
+            // What reads HTTP has a buffer of its own. Pingora's default would be 64 KiB for each
+            // connection as long as it is open, idle or not.
+            read_buffer: 0,
+        })
+    }
+
+    /// For connections of which TLS is read, a few bytes at a time.
+    pub(crate) fn for_tls(self) -> Self {
+        Self {
+            read_buffer: TLS_READ_BUFFER,
+            ..self
+        }
     }
 }
 
@@ -102,10 +122,16 @@ impl<A> BoundService<A> {
         let mut inner = Vec::new();
         let mut descriptors = Fds::new();
         let mut addresses = Vec::new();
-        for (app, Bound { listener, address }) in bound {
+        for (app, bound) in bound {
+            let Bound {
+                listener,
+                address,
+                read_buffer,
+            } = bound;
             let address = address.to_string();
             let mut listening = Listening::new(name.to_owned(), app);
-            listening.add_tcp(&address);
+            let buffers = L4BufferSettings::default().read(read_buffer);
+            listening.add_listener(ListenerConfig::tcp(&address).l4_buffer(buffers));
             inner.push(listening);
             descriptors.add(address.clone(), listener.into_raw_fd());
             addresses.push(address);

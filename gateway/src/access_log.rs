@@ -5,9 +5,7 @@
 //! refused requests, which anybody can bring about, have a limit of their own: beyond it they are left
 //! out, and a line `{"time":...,"left_out":N}` says how many those were.
 
-use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -18,6 +16,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::clock;
 use crate::config::AccessLogTarget;
+use crate::log_file::LogFile;
 use crate::log_line::push_left_out;
 use crate::sharded::{Padded, SHARDS, shard};
 
@@ -65,7 +64,7 @@ impl AccessLog {
         let sink: Option<Box<dyn Write + Send>> = match target {
             AccessLogTarget::Off => None,
             AccessLogTarget::Stdout => Some(Box::new(io::stdout())),
-            AccessLogTarget::File(path) => Some(Box::new(open_file(path)?)),
+            AccessLogTarget::File(path) => Some(Box::new(LogFile::open(path)?)),
         };
         Self::start(sink, refused)
     }
@@ -235,19 +234,6 @@ impl Drop for AccessLogWriter {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-fn open_file(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.append(true).create(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o640);
-    options.open(path).map_err(|error| {
-        io::Error::new(
-            error.kind(),
-            format!("cannot open the access log {}: {error}", path.display()),
-        )
-    })
 }
 
 #[cfg(test)]

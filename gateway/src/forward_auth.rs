@@ -22,6 +22,7 @@ use crate::decision::{self, Admission, Asked};
 use crate::generation::Generation;
 use crate::judged_again::RequestHead;
 use crate::own_response;
+use crate::problem::X_REQUEST_ID;
 use crate::proxy::Shared;
 use crate::rate_limits::Said;
 use crate::request_record::RequestRecord;
@@ -119,7 +120,11 @@ impl ForwardAuth {
         let mut response = answered.unwrap_or_else(|rejection| {
             record.permit = None;
             record.reason = Some(rejection.reason);
-            refused(&rejection)
+            let mut response = refused(&rejection);
+            if let Ok(id) = HeaderValue::try_from(record.id()) {
+                response.headers_mut().insert(X_REQUEST_ID, id);
+            }
+            response
         });
         for (name, value) in record.rate_limits().into_iter().flat_map(Said::fields) {
             response.headers_mut().insert(name, value);

@@ -71,6 +71,7 @@ mod listener_config;
 mod listener_tls;
 mod listeners;
 mod live_streams;
+mod log_file;
 mod log_line;
 mod lookup;
 mod metrics;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use durward_policy::{Cors, Reason, Rejection};
-use http::header;
+use http::{HeaderName, header};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
@@ -10,11 +10,16 @@ use crate::cors_response;
 use crate::listener_tls::TlsConnection;
 use crate::rate_limits::Said;
 
+/// Says by which id the access log has a request that was refused.
+pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
 /// When to try again after a 503, in seconds.
 const RETRY_AFTER: &str = "1";
 
 /// What an answer says beside its reason.
 pub(crate) struct Beside<'a> {
+    /// What the request is called in the access log.
+    pub(crate) request_id: String,
     /// Which pages may read it.
     pub(crate) cors: Option<&'a Cors>,
     /// How the request stands with the limits that counted it.
@@ -30,6 +35,7 @@ pub(crate) async fn respond(
 ) -> pingora::Result<()> {
     let body = Bytes::from(rejection.problem());
     let mut header = response_header(rejection, body.len())?;
+    header.insert_header(X_REQUEST_ID, beside.request_id)?;
     for (name, value) in beside.rate_limits.into_iter().flat_map(Said::fields) {
         header.insert_header(name, value)?;
     }

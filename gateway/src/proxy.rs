@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use durward_policy::{Permit, Policy, Principal, Reason, Rejection, Route};
-use http::header::{CONTENT_TYPE, STRICT_TRANSPORT_SECURITY};
+use http::header::{CONTENT_TYPE, STRICT_TRANSPORT_SECURITY, VARY};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use parking_lot::Mutex;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -304,12 +304,16 @@ impl ProxyHttp for GatewayProxy {
         if let Some(hsts) = TlsConnection::of(session).and_then(TlsConnection::hsts) {
             response.insert_header(STRICT_TRANSPORT_SECURITY, hsts)?;
         }
-        match route(record) {
-            Some(route) if route.cors.is_some() || !route.response_headers.is_empty() => {
-                cors_response::change(response, route, &session.req_header().headers)
-            }
-            _ => Ok(()),
+        let Some(route) = route(record) else {
+            return Ok(());
+        };
+        if let Some(names) = route.credentials.vary() {
+            response.append_header(VARY, names)?;
         }
+        if route.cors.is_none() && route.response_headers.is_empty() {
+            return Ok(());
+        }
+        cors_response::change(response, route, &session.req_header().headers)
     }
 
     /// No byte was sent yet: another server may be asked, whatever the method.
@@ -420,6 +424,7 @@ fn route(record: &RequestRecord) -> Option<&Route> {
 /// What an answer of the gateway's own says beside its reason.
 fn beside(record: &RequestRecord) -> Beside<'_> {
     Beside {
+        request_id: record.id(),
         cors: route(record).and_then(|route| route.cors.as_ref()),
         rate_limits: record.rate_limits(),
     }

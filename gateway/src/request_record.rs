@@ -40,6 +40,7 @@ pub(crate) struct RequestRecord {
     /// The configuration that it is judged and forwarded by, to its end.
     pub(crate) generation: Arc<Generation>,
     pub(crate) handle: Arc<RequestHandle>,
+    id: u64,
     pub(crate) started: Instant,
     /// The header section as it was sent.
     pub(crate) raw: Bytes,
@@ -90,6 +91,11 @@ impl RequestRecord {
         Self::of(shared, shared.current())
     }
 
+    /// What its line in the access log is found by, as a refusal says it.
+    pub(crate) fn id(&self) -> String {
+        format!("{:016x}", self.id)
+    }
+
     /// Of a request that is judged by this generation.
     pub(crate) fn of(shared: &Arc<Shared>, generation: Arc<Generation>) -> Self {
         shared.in_flight.enter();
@@ -99,6 +105,7 @@ impl RequestRecord {
             shared: Arc::clone(shared),
             generation,
             handle,
+            id: next_id(),
             started: now,
             wall: Duration::ZERO,
             decided_at: now,
@@ -207,7 +214,7 @@ impl RequestRecord {
     /// Writes the access log line. Never the query, a header's value, a token or an API key.
     fn write(&self, line: &mut Vec<u8>, request: &RequestLine<'_>, bytes: usize, total: Duration) {
         line.reserve(TYPICAL_LINE);
-        push_start(line, self.wall, next_id());
+        push_start(line, self.wall, self.id);
         if let Some(peer) = self.peer {
             line.extend_from_slice(b"\",\"peer\":\"");
             push_socket(line, peer);

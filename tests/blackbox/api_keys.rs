@@ -165,6 +165,26 @@ fn what_is_no_key_or_nobodys_is_refused() {
 }
 
 #[test]
+fn responses_name_the_credentials_that_they_depend_on() {
+    let backend = backend();
+    let service = start(&backend);
+    let alice = service.account("alice", &[]);
+    let key = Key::create(&service, &["billing"]);
+    for (ask, varies) in [
+        (alice.get("/api/x"), "Authorization"),
+        (key.get("/services/x"), "X-Api-Key"),
+        (alice.get("/both/x"), "Authorization, X-Api-Key"),
+        (key.get("/both/x"), "Authorization, X-Api-Key"),
+        // Without one, too: what is kept of it must not be shown to those who have one.
+        (get("/maybe/x"), "Authorization"),
+        (get("/public/x"), ""),
+    ] {
+        let answer = service.ask(&ask).expect(200);
+        assert_eq!(answer.header("vary"), varies, "{ask:?}");
+    }
+}
+
+#[test]
 fn there_is_exactly_one_credential() {
     let backend = backend();
     let service = start(&backend);

@@ -1,9 +1,11 @@
 //! You can always ask why.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Backend, FOREIGN, Finished, Key, Service, Setup, TestFolder, claims, durward, get, mint, now,
+    Backend, FOREIGN, Finished, Key, Service, Setup, TestFolder, claims, durward, eventually, get, mint, now,
 };
 
 struct Stand {
@@ -256,5 +258,68 @@ fn a_token_is_inspected_without_being_believed() {
     assert_eq!(
         durward(&["token", "inspect", "nonsense"], &stand.service.folder).code,
         1
+    );
+}
+
+#[test]
+fn a_refusal_names_its_line_of_the_access_log() {
+    let backend = Backend::start();
+    let key = Key::es256("k1");
+    let service = Setup::foreign(&backend, &[&key]).start();
+    let ids: Vec<String> = ["/api/one", "/api/two"]
+        .map(|path| {
+            let answer = service.ask(&get(path)).expect_refusal(401, "no_credential");
+            answer.header("x-request-id").to_owned()
+        })
+        .into();
+    assert_ne!(ids[0], ids[1]);
+    let log = eventually("both lines are there", || {
+        let text = service.folder.text("access.log");
+        (text.lines().count() == 2).then_some(text)
+    });
+    for ((line, id), path) in log.lines().zip(&ids).zip(["/api/one", "/api/two"]) {
+        let line: Value = serde_json::from_str(line).unwrap();
+        assert_eq!((&line["id"], &line["path"]), (&json!(id), &json!(path)));
+    }
+}
+
+#[test]
+fn an_access_log_that_is_moved_away_is_begun_anew() {
+    let backend = Backend::start();
+    let key = Key::es256("k1");
+    let service = Setup::foreign(&backend, &[&key]).start();
+    let (log, moved) = (
+        service.folder.join("access.log"),
+        service.folder.join("access.log.1"),
+    );
+    let mut asked = 0_usize;
+    let mut ask = || {
+        asked += 1;
+        service.ask(&get(format!("/api/{asked}"))).expect(401);
+        asked
+    };
+    ask();
+    eventually("the first line is there", || {
+        (std::fs::metadata(&log).ok()?.len() > 0).then_some(())
+    });
+    std::fs::rename(&log, &moved).unwrap();
+    let asked = eventually("there is a new file", || {
+        let asked = ask();
+        std::fs::metadata(&log).ok().map(|_| asked)
+    });
+    let lines = eventually("no line is lost", || {
+        let text = service.folder.text("access.log.1") + &service.folder.text("access.log");
+        (text.lines().count() >= asked).then_some(text)
+    });
+    let paths: BTreeSet<String> = lines
+        .lines()
+        .map(|line| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            line["path"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    assert_eq!(
+        paths,
+        (1..=asked).map(|number| format!("/api/{number}")).collect()
     );
 }

@@ -49,6 +49,16 @@ impl CredentialKinds {
         client_certificate: false,
     };
 
+    /// The fields of a request that the answer depends on, as in `Vary` (RFC 9110 section 12.5.5).
+    pub fn vary(self) -> Option<&'static str> {
+        match (self.bearer, self.api_key) {
+            (true, true) => Some("Authorization, X-Api-Key"),
+            (true, false) => Some("Authorization"),
+            (false, true) => Some("X-Api-Key"),
+            (false, false) => None,
+        }
+    }
+
     /// Whether services are accepted.
     pub fn services(self) -> bool {
         self.api_key || self.client_certificate

@@ -25,7 +25,8 @@ fn page() -> String {
 
 Every refusal has exactly one of these reasons: in the body (`reason`), in the access log, in the label
 `reason` of `durward_auth_decisions_total`, and in `durward explain`. The body says no more than this table;
-what exactly was wrong is in the log. This page is checked against the code by a test.
+what exactly was wrong is in the log, on the line whose `id` the refusal's `X-Request-Id` says. This page is
+checked against the code by a test.
 
 | reason | status | `WWW-Authenticate` error | what the client is told |
 | --- | --- | --- | --- |

@@ -77,7 +77,7 @@ pub fn run(options: &Options) -> Fallible<()> {
     let edge = durward.edge;
     let [path, ..] = permitted_paths(&user.id);
     let authorization = user.authorization();
-    let (samples, marks) = thread::scope(|scope| -> Fallible<_> {
+    let (samples, (marks, pid)) = thread::scope(|scope| -> Fallible<_> {
         let clients: Vec<_> = (0..2 * CLIENTS)
             .map(|client| {
                 let (path, authorization, done) = (path.as_str(), authorization.as_str(), &done);
@@ -85,14 +85,16 @@ pub fn run(options: &Options) -> Fallible<()> {
                 scope.spawn(move || ask_until(done, start, edge, path, authorization, keeps))
             })
             .collect();
-        let marks = change(options, &durward, start);
+        let changed = change(options, &durward, start);
         done.store(true, Ordering::Relaxed);
         let mut samples = Vec::new();
         for client in clients {
             samples.extend(client.join().map_err(|_| "a client has panicked")?);
         }
-        Ok((samples, marks?))
+        Ok((samples, changed?))
     })?;
+    // Not before the last request was answered: one on its way to a process that ends is lost.
+    signal(pid, "TERM")?;
     drop(sockets);
     let timeline = Timeline {
         samples: samples.iter().map(|sample| (sample.at, sample.took)).collect(),
@@ -167,8 +169,8 @@ fn ask_until(
     samples
 }
 
-/// Makes all changes, one after the other.
-fn change(options: &Options, durward: &Durward, start: Instant) -> Fallible<Vec<Mark>> {
+/// Makes all changes, one after the other. Beside when, the process that serves after the last.
+fn change(options: &Options, durward: &Durward, start: Instant) -> Fallible<(Vec<Mark>, u32)> {
     let file = durward.folder().join("config.yaml");
     let plain = format!("{}\nreload: {{ watch: false }}\n", fs::read_to_string(&file)?);
     let with_route = plain.replace("routes:\n", &format!("routes:\n{ROUTE}"));
@@ -200,8 +202,7 @@ fn change(options: &Options, durward: &Durward, start: Instant) -> Fallible<Vec<
         }
     }
     thread::sleep(QUIET);
-    signal(pid, "TERM")?;
-    Ok(marks)
+    Ok((marks, pid))
 }
 
 /// In one step, as editors do.

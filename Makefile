@@ -2,7 +2,7 @@
 # test   formatting, clippy, and every test
 # attacks what attackers try, by class: cases tried and passed
 # crossing a long run of requests with markers of their own: does any answer or identity cross?
-# fuzz   each fuzz target for FUZZ_SECONDS (60), on nightly
+# fuzz   each fuzz target for FUZZ_SECONDS (60)
 # faults every fault between auth service, Redis and gateway, for minutes, as a table
 # audit  licences, bans, sources, duplicates, and advisories where the network allows
 # bench  the benchmarks behind the figures of bench/README.md

@@ -8,7 +8,7 @@ use crate::load::{LoadReport, LoadRole};
 use crate::machine;
 use crate::process_cpu::resident_bytes;
 use crate::report::table;
-use crate::role::{Role, RoleProcess};
+use crate::role::{Role, RoleProcess, Under};
 use crate::rounds::{Series, order};
 
 /// What to run and how long.
@@ -92,8 +92,8 @@ fn describe(options: &Options, field: &Field) -> Fallible<()> {
         options.field.workers,
         options.field.users
     );
-    match (&options.field.proxy_processors, &options.field.other_processors) {
-        (Some(proxies), Some(others)) => {
+    match (&options.field.proxies_under, &options.field.others_under) {
+        (Some(Under::Processors(proxies)), Some(Under::Processors(others))) => {
             println!("proxies on processors {proxies}, backend and load on {others}")
         }
         _ => println!("every process on every processor"),
@@ -129,7 +129,7 @@ fn measure(contender: &Contender, requests: Vec<String>, options: &Options) -> F
         requests,
         expected_status: 200,
     });
-    RoleProcess::start("load generator", &role, options.field.other_processors.as_deref())?.hear()
+    RoleProcess::start("load generator", &role, options.field.others_under.as_ref())?.hear()
 }
 
 fn line(contender: &Contender, report: &LoadReport) -> String {

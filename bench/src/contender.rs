@@ -13,7 +13,7 @@ use crate::client::{Connection, request};
 use crate::configuration::{ACCESS_LOG, Configuration, DATABASE, ISSUER, permitted_paths, public_paths};
 use crate::durward::{Durward, Part, User, free_address};
 use crate::revocation_rows;
-use crate::role::{Role, RoleProcess};
+use crate::role::{Role, RoleProcess, Under};
 use crate::scratch::{Scratch, copy_folder};
 
 /// Of the backend's answer.
@@ -36,10 +36,10 @@ pub struct FieldOptions {
     pub users: usize,
     /// Worker threads of every proxy.
     pub workers: usize,
-    /// The processors that proxies may use.
-    pub proxy_processors: Option<String>,
-    /// The processors that the backend may use.
-    pub other_processors: Option<String>,
+    /// What proxies are started under.
+    pub proxies_under: Option<Under>,
+    /// What the backend and the load are started under.
+    pub others_under: Option<Under>,
 }
 
 /// A proxy and what it is asked.
@@ -112,7 +112,7 @@ impl Field {
         let role = Role::Backend(BackendRole {
             body_bytes: BODY_BYTES,
         });
-        let mut backend = RoleProcess::start("backend", &role, options.other_processors.as_deref())?;
+        let mut backend = RoleProcess::start("backend", &role, options.others_under.as_ref())?;
         let backend_address = backend.hear::<Listening>()?.address;
         let mut field = Self {
             contenders: Vec::new(),
@@ -147,10 +147,10 @@ impl Field {
             workers: options.workers,
             upstream_keepalive_pool: KEEPALIVE_POOL,
         });
-        let processors = options.proxy_processors.as_deref();
+        let under = options.proxies_under.as_ref();
         let process = match program {
-            None => RoleProcess::start(name, &role, processors)?,
-            Some(program) => RoleProcess::start_program(program, name, &role, processors)?,
+            None => RoleProcess::start(name, &role, under)?,
+            Some(program) => RoleProcess::start_program(program, name, &role, under)?,
         };
         let contender = Contender {
             name,
@@ -173,10 +173,10 @@ impl Field {
         );
         fs::create_dir(&quiet)?;
         fs::create_dir(&logging)?;
-        let processors = options.proxy_processors.as_deref();
+        let under = options.proxies_under.as_ref();
         let configure = |access_log| self.configuration(options, access_log);
 
-        let first = Durward::start(Part::Whole, binary, &quiet, &configure(false)?, processors)?;
+        let first = Durward::start(Part::Whole, binary, &quiet, &configure(false)?, under)?;
         say(&format!("adding {} users", options.users));
         let names: Vec<_> = (0..options.users).map(|user| format!("user-{user}")).collect();
         let ids = first.add_users(&names, &["customer"])?;
@@ -185,8 +185,8 @@ impl Field {
         say(&format!("writing {} revocations", options.entries));
         revocation_rows::append(&quiet.join(DATABASE), ISSUER, options.entries)?;
         copy_folder(&quiet.join("data"), &logging.join("data"))?;
-        let quiet = Durward::start(Part::Whole, binary, &quiet, &configure(false)?, processors)?;
-        let logging = Durward::start(Part::Whole, binary, &logging, &configure(true)?, processors)?;
+        let quiet = Durward::start(Part::Whole, binary, &quiet, &configure(false)?, under)?;
+        let logging = Durward::start(Part::Whole, binary, &logging, &configure(true)?, under)?;
         say("logging in");
         self.users = quiet.log_in(&names, &ids)?;
 

@@ -13,7 +13,7 @@ use crate::Fallible;
 use crate::child::Child;
 use crate::client::Connection;
 use crate::configuration::{CONTROL, Configuration};
-use crate::role::on_processors;
+use crate::role::{Under, command};
 
 /// The longest that it may take to be ready.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -100,12 +100,12 @@ impl Durward {
         binary: &Path,
         folder: &Path,
         configuration: &Configuration,
-        processors: Option<&str>,
+        under: Option<&Under>,
     ) -> Fallible<Self> {
         let file = folder.join("config.yaml");
         fs::write(&file, configuration.text())?;
         let log = File::create(folder.join("durward.log"))?;
-        let mut command = on_processors(binary, processors);
+        let mut command = command(binary, under);
         command
             .arg(part.command())
             .arg("--config")

@@ -14,6 +14,7 @@
 //! | who bans, and who is banned | `operator.rs`, `victim.rs` |
 //! | asking over HTTP, outside the load | `client.rs`, `http_message.rs` |
 //! | the comparison: what runs, in which rounds | `contender.rs`, `comparison.rs`, `rounds.rs` |
+//! | the same by instructions instead of time | `instructions.rs` |
 //! | bans, and starts, of one process | `ban.rs` |
 //! | what connections and long bodies cost in memory | `memory.rs` |
 //! | several gateways and what they stand on | `fleet.rs`, `postgres.rs`, `redis.rs` |
@@ -43,6 +44,7 @@ mod fleet_cpu;
 mod fleet_report;
 pub mod fleet_scaling;
 pub mod http_message;
+pub mod instructions;
 pub mod load;
 pub mod machine;
 pub mod memory;

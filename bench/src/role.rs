@@ -5,7 +5,7 @@
 //! ends with its parent, however that ends.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Command, ExitCode, Stdio};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -14,7 +14,16 @@ use crate::backend::BackendRole;
 use crate::bare_proxy::BareProxyRole;
 use crate::child::Child;
 use crate::load::LoadRole;
-use crate::{Fallible, backend, bare_proxy, load};
+use crate::{Fallible, backend, bare_proxy, instructions, load};
+
+/// What a process is started under.
+#[derive(Clone, Debug)]
+pub enum Under {
+    /// `taskset`, with its list of processors, such as `0,2-3`.
+    Processors(String),
+    /// Valgrind's callgrind, which counts nothing until it is told to. Its files go to this folder.
+    Callgrind(PathBuf),
+}
 
 /// The argument that asks for a role.
 const ARGUMENT: &str = "--in-role";
@@ -83,19 +92,14 @@ pub struct RoleProcess {
 }
 
 impl RoleProcess {
-    /// Starts this program again in a role; on the given processors only, where there are any.
-    pub fn start(name: &str, role: &Role, processors: Option<&str>) -> Fallible<Self> {
-        Self::start_program(&std::env::current_exe()?, name, role, processors)
+    /// Starts this program again in a role.
+    pub fn start(name: &str, role: &Role, under: Option<&Under>) -> Fallible<Self> {
+        Self::start_program(&std::env::current_exe()?, name, role, under)
     }
 
     /// Starts another program of this crate in a role.
-    pub fn start_program(
-        program: &Path,
-        name: &str,
-        role: &Role,
-        processors: Option<&str>,
-    ) -> Fallible<Self> {
-        let mut command = on_processors(program, processors);
+    pub fn start_program(program: &Path, name: &str, role: &Role, under: Option<&Under>) -> Fallible<Self> {
+        let mut command = command(program, under);
         command.arg(ARGUMENT).stdin(Stdio::piped()).stdout(Stdio::piped());
         let child = Child::start(name, &mut command)?;
         let (Some(mut input), Some(output)) = child.take_streams() else {
@@ -126,13 +130,22 @@ impl RoleProcess {
     }
 }
 
-/// A command that runs a program, on the given processors only (`taskset`'s list, such as `0,2-3`).
-pub(crate) fn on_processors(program: impl Into<std::ffi::OsString>, processors: Option<&str>) -> Command {
-    match processors {
-        None => Command::new(program.into()),
-        Some(list) => {
+/// A command that runs a program.
+pub(crate) fn command(program: &Path, under: Option<&Under>) -> Command {
+    match under {
+        None => Command::new(program),
+        Some(Under::Processors(list)) => {
             let mut command = Command::new("taskset");
-            command.arg("--cpu-list").arg(list).arg(program.into());
+            command.arg("--cpu-list").arg(list).arg(program);
+            command
+        }
+        Some(Under::Callgrind(folder)) => {
+            let files = folder.join(instructions::FILES);
+            let mut command = Command::new("valgrind");
+            command
+                .args(["--quiet", "--tool=callgrind", "--instr-atstart=no"])
+                .arg(format!("--callgrind-out-file={}", files.display()))
+                .arg(program);
             command
         }
     }

@@ -9,7 +9,8 @@ use std::time::Duration;
 use clap::Parser;
 use durward_bench::comparison::{self, Options};
 use durward_bench::contender::FieldOptions;
-use durward_bench::{Fallible, child, role};
+use durward_bench::role::Under;
+use durward_bench::{Fallible, child, instructions, role};
 
 /// Compares the gateway with a bare Pingora proxy, under the same load, in interleaved rounds
 #[derive(Debug, Parser)]
@@ -45,6 +46,10 @@ struct Arguments {
     /// backend and load generator the lower, so that they do not push each other aside
     #[arg(long)]
     unpinned: bool,
+    /// Counts instructions under valgrind in so many requests to each variant, instead of taking time:
+    /// for machines on which others run, too. What is above does not count then
+    #[arg(long, value_name = "REQUESTS")]
+    instructions: Option<u32>,
 }
 
 fn main() -> ExitCode {
@@ -60,6 +65,9 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Fallible<()> {
     child::end_everything_when_told_to()?;
     let durward = arguments.durward.map(|path| path.canonicalize()).transpose()?;
+    if let Some(requests) = arguments.instructions {
+        return instructions::run(durward, requests);
+    }
     let processors = std::thread::available_parallelism()?.get();
     let pinned = processors > 1 && !arguments.unpinned;
     let (lower, upper) = (processors / 2, processors - processors / 2);
@@ -71,8 +79,8 @@ fn run(arguments: Arguments) -> Fallible<()> {
             workers: arguments
                 .workers
                 .unwrap_or(if pinned { upper } else { processors }),
-            proxy_processors: pinned.then(|| format!("{lower}-{}", processors - 1)),
-            other_processors: pinned.then(|| format!("0-{}", lower - 1)),
+            proxies_under: pinned.then(|| Under::Processors(format!("{lower}-{}", processors - 1))),
+            others_under: pinned.then(|| Under::Processors(format!("0-{}", lower - 1))),
         },
         rounds: arguments.rounds.max(1),
         warm_up: Duration::try_from_secs_f64(arguments.warm_up)?,

@@ -33,7 +33,7 @@ use exit::Failure;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The allocator asks for huge pages, with which a connection's buffers of 64 KiB are resident as a whole
-/// when their first bytes are written: 180 KiB for a WebSocket instead of 25 (bench/README.md). Where the
+/// when their first bytes are written: 180 KiB for a WebSocket instead of 58 (bench/README.md). Where the
 /// system does not know this, it stays as it was.
 fn keep_pages_small() {
     #[cfg(target_os = "linux")]

@@ -115,6 +115,8 @@ pub fn percent_decode(path: &str) -> String {
         decoded.push_str(&rest[..at]);
         let byte = rest
             .get(at + 1..at + 3)
+            // The library takes `+a` for a number, too.
+            .filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
             .and_then(|digits| u8::from_str_radix(digits, 16).ok());
         match byte.filter(u8::is_ascii) {
             Some(byte) => {

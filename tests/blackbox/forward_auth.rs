@@ -316,6 +316,10 @@ fn headers_that_an_answer_cannot_take_away_are_refused() {
         "X_Remote_User",
         "X-Forwarded-User",
         "X-Authenticated-Groups",
+        "X-Auth-Request-User",
+        "x_auth_request_email",
+        "X-SSL-Client-S-DN",
+        "X-Client-Cert",
     ] {
         expect(
             stand.answer("GET", "/public/x", &[(name, "root")]),

@@ -37,16 +37,17 @@ const ACTED_ON: [&str; 5] = [
 ];
 
 /// Names in which backends are told by some proxies who asks, and never by a client. Canonical.
-const OF_OTHER_GATEWAYS: [&str; 6] = [
+const OF_OTHER_GATEWAYS: [&str; 7] = [
     "remote-user",
+    "x-client-cert",
     "x-remote-user",
     "x-forwarded-user",
     "x-forwarded-email",
     "x-forwarded-groups",
     "x-forwarded-preferred-username",
 ];
-/// The beginning of more of them.
-const AUTHENTICATED: &str = "x-authenticated-";
+/// The beginnings of more of them.
+const OF_OTHER_GATEWAYS_BEGIN: [&str; 3] = ["x-auth-request-", "x-authenticated-", "x-ssl-client-"];
 
 /// The proxies that can ask, each in its own way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -231,7 +232,10 @@ fn check_name(name: &HeaderName, policy: &Policy, own: Option<&HeaderName>) -> R
 }
 
 fn says_who(folded: &str) -> bool {
-    OF_OTHER_GATEWAYS.contains(&folded) || folded.starts_with(AUTHENTICATED)
+    OF_OTHER_GATEWAYS.contains(&folded)
+        || OF_OTHER_GATEWAYS_BEGIN
+            .iter()
+            .any(|beginning| folded.starts_with(beginning))
 }
 
 fn method_of(headers: &HeaderMap, name: &HeaderName) -> Result<Method, Rejection> {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{House, PASSWORD};
+use crate::support::{House, PASSWORD, Tokens};
 
 /// A request whose caller has been judged and whose body has not been sent.
 struct Late {
@@ -98,6 +98,30 @@ async fn begin_all(house: &House, token: &str, victim: &str) -> Vec<Late> {
     late
 }
 
+/// Two administrators, one of whom is about to be none, and somebody to act on.
+struct Administrators {
+    house: House,
+    mallory: String,
+    alice: String,
+    root: Tokens,
+    bad: Tokens,
+}
+
+async fn administrators() -> Administrators {
+    let house = House::new().await;
+    house.user("root", &["admin"]).await;
+    let mallory = house.user("mallory", &["admin"]).await;
+    let alice = house.user("alice", &[]).await;
+    let (root, bad) = (house.login("root").await, house.login("mallory").await);
+    Administrators {
+        house,
+        mallory,
+        alice,
+        root,
+        bad,
+    }
+}
+
 async fn assert_refused(house: &House, late: Vec<Late>, status: u16, code: &str) {
     let before = house.query("SELECT action FROM audit").await;
     for request in late {
@@ -110,11 +134,13 @@ async fn assert_refused(house: &House, late: Vec<Late>, status: u16, code: &str)
 
 #[tokio::test]
 async fn an_administrator_who_is_banned_meanwhile_does_nothing_more() {
-    let house = House::new().await;
-    house.user("root", &["admin"]).await;
-    let mallory = house.user("mallory", &["admin"]).await;
-    let alice = house.user("alice", &[]).await;
-    let (root, bad) = (house.login("root").await, house.login("mallory").await);
+    let Administrators {
+        house,
+        mallory,
+        alice,
+        root,
+        bad,
+    } = administrators().await;
     let late = begin_all(&house, &bad.access, &alice).await;
     let ban = house.put(&format!("/auth/admin/users/{mallory}/ban"));
     ban.bearer(&root.access).send().await.ok();
@@ -124,11 +150,13 @@ async fn an_administrator_who_is_banned_meanwhile_does_nothing_more() {
 
 #[tokio::test]
 async fn an_administrator_who_logs_out_or_is_none_any_more_does_nothing_more() {
-    let house = House::new().await;
-    house.user("root", &["admin"]).await;
-    let mallory = house.user("mallory", &["admin"]).await;
-    let alice = house.user("alice", &[]).await;
-    let (root, bad) = (house.login("root").await, house.login("mallory").await);
+    let Administrators {
+        house,
+        mallory,
+        alice,
+        root,
+        bad,
+    } = administrators().await;
     let late = begin_all(&house, &bad.access, &alice).await;
     house.post("/auth/logout").bearer(&bad.access).send().await;
     assert_refused(&house, late, 401, "\"revoked\"").await;

@@ -3,17 +3,35 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use sqlx::migrate::{AppliedMigration, Migrate, MigrateError, Migrator};
-use sqlx::{ConnectOptions, Connection as _, PgConnection, SqliteConnection};
+use sqlx::migrate::{AppliedMigration, Migrate, MigrateError, MigrationType, Migrator};
+use sqlx::{ConnectOptions, Connection as _, PgConnection, SqlSafeStr, SqliteConnection};
 use tokio::time::timeout;
 
 use super::{ACQUIRE_TIMEOUT, OpenError, postgres, sqlite};
 use crate::database_config::{DatabaseConfig, PostgresConfig};
 
-static FOR_SQLITE: Migrator = sqlx::migrate!("./migrations/sqlite");
-static FOR_POSTGRES: Migrator = sqlx::migrate!("./migrations/postgres");
+/// Embeds the files of these names, of which each database has its own.
+macro_rules! migrations {
+    ($($file:literal),+ $(,)?) => {
+        static FOR_SQLITE: LazyLock<Migrator> = LazyLock::new(|| {
+            migrator([$(($file, include_str!(concat!("../../migrations/sqlite/", $file, ".sql")))),+])
+        });
+        static FOR_POSTGRES: LazyLock<Migrator> = LazyLock::new(|| {
+            migrator([$(($file, include_str!(concat!("../../migrations/postgres/", $file, ".sql")))),+])
+        });
+    };
+}
+
+migrations! {
+    "0001_foundation",
+    "0002_log_id",
+    "0003_api_keys",
+    "0004_revocation_runs",
+    "0005_certificate_grants",
+}
 
 /// How long a process waits for another one that is bringing the same database up to date, and how
 /// long any statement of it may take.
@@ -71,6 +89,23 @@ pub(crate) async fn pending(config: &DatabaseConfig) -> Result<Vec<Migration>, O
             pending
         }
     }
+}
+
+/// What sqlx's own macro would embed, which takes a tenth of the project's crates to compile.
+fn migrator<const N: usize>(files: [(&str, &'static str); N]) -> Migrator {
+    let migration = |(name, sql): (&str, &'static str)| {
+        let (version, description) = name.split_once('_').unwrap_or((name, ""));
+        let version = version.parse().unwrap_or_default();
+        let description = description.replace('_', " ").into();
+        sqlx::migrate::Migration::new(
+            version,
+            description,
+            MigrationType::Simple,
+            sql.into_sql_str(),
+            false,
+        )
+    };
+    Migrator::with_migrations(files.map(migration).into())
 }
 
 async fn migrate_sqlite(connection: &mut SqliteConnection) -> Result<Vec<Migration>, OpenError> {
@@ -233,9 +268,28 @@ mod tests {
         std::fs::remove_dir_all(folder).unwrap();
     }
 
-    #[test]
-    fn both_databases_have_the_same_migrations() {
-        let names = |migrator: &Migrator| missing_from(migrator, &[]);
-        assert_eq!(names(&FOR_SQLITE), names(&FOR_POSTGRES));
+    #[tokio::test]
+    async fn every_file_is_a_migration() {
+        for (folder, embedded) in [("sqlite", &FOR_SQLITE), ("postgres", &FOR_POSTGRES)] {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("migrations")
+                .join(folder);
+            let files = Migrator::new(folder.as_path()).await.unwrap();
+            let known = |migrator: &Migrator| -> Vec<_> {
+                let migrations = migrator.iter();
+                migrations
+                    .map(|of| {
+                        let checksum = of.checksum.to_vec();
+                        (
+                            of.version,
+                            of.description.to_string(),
+                            of.migration_type,
+                            checksum,
+                        )
+                    })
+                    .collect()
+            };
+            assert_eq!(known(embedded), known(&files));
+        }
     }
 }

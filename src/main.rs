@@ -27,10 +27,12 @@ use clap::Parser;
 use cli::{AuthArguments, AuthCommand, Command, CommandLine, DemoCommand, TokenCommand};
 use exit::Failure;
 
-/// A request takes and gives back some eighty pieces of memory; the system's allocator needs three times
-/// the instructions for them (bench/README.md).
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+// A request takes and gives back some eighty pieces of memory; the system's allocator needs three times
+// the instructions for them (bench/README.md). Linked in, this one takes the place of `malloc` itself, for
+// Rust and C alike. Not in debug builds: libfaketime, by which tests set clocks, and an allocator that asks
+// for the time call each other for ever.
+#[cfg(not(debug_assertions))]
+use mimalloc as _;
 
 /// The allocator asks for huge pages, with which a connection's buffers of 64 KiB are resident as a whole
 /// when their first bytes are written: 180 KiB for a WebSocket instead of 58 (bench/README.md). Where the

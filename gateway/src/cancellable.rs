@@ -12,18 +12,18 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use durward_policy::whole_seconds;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::H2Options;
 use pingora::server::ShutdownWatch;
-use tokio::time::{Sleep, sleep, sleep_until};
+use tokio::time::{sleep, sleep_until};
 
 use crate::checked_stream::{RequestNumber, head_is_read, reading_head_of};
 use crate::clock;
 use crate::deadlines::{Consequence, Deadlines, Late};
 use crate::handover::Door;
 use crate::http2;
+use crate::idle_timer::{IdleTimer, Ring, Timer};
 use crate::live_streams::{Cut, LiveStreams, RequestHandle};
 use crate::websocket::{CLOSE_GRACE, Close};
 
@@ -56,18 +56,21 @@ pub(crate) struct Cancellable<P> {
 pub(crate) struct ConnectionTimes {
     /// From the first byte of a header section to its end.
     pub(crate) header: Duration,
-    /// For the next request, on HTTP/1.1 in whole seconds; as the application says if absent.
+    /// For the next request; as the application says if absent.
     pub(crate) keepalive: Option<Duration>,
     /// For a piece of a response to be taken; for ever if absent.
     pub(crate) send: Option<Duration>,
 }
 
+/// Has Pingora wait for a next request without a timer of its own.
+const NO_TIMER: u64 = 0;
+
 impl ConnectionTimes {
     /// To be called before a request is read. A connection that is to end is left to end.
     fn apply_to(self, session: &mut ServerSession) {
         session.set_write_timeout(self.send);
-        if let (Some(_), Some(keepalive)) = (session.get_keepalive(), self.keepalive) {
-            session.set_keepalive(Some(whole_seconds(keepalive).into()));
+        if session.get_keepalive().is_some() && self.keepalive.is_some() {
+            session.set_keepalive(Some(NO_TIMER));
         }
     }
 }
@@ -114,12 +117,14 @@ impl<P: HttpServerApp + Send + Sync + 'static> HttpServerApp for Cancellable<P> 
         Self: 'f,
     {
         self.times.apply_to(&mut session);
-        let reused = session.take_connection_user_context().is_some();
+        let reused = session
+            .take_connection_user_context()
+            .and_then(|context| context.downcast::<Reused>().ok());
         Box::pin(CancellableRequest {
             inner: self.inner.process_new_http(session, shutdown),
             handle: None,
             number: RequestNumber::next(),
-            deadline: HeaderDeadline::new(self.times.header, reused),
+            deadline: HeaderDeadline::new(self.times, reused.map(|reused| *reused)),
             timer: None,
             streams: &self.streams,
         })
@@ -149,7 +154,7 @@ struct CancellableRequest<'f> {
     number: RequestNumber,
     deadline: HeaderDeadline,
     /// Set to the next of the request's deadlines, where it has any.
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Option<Timer>,
     streams: &'f LiveStreams,
 }
 
@@ -177,17 +182,14 @@ impl Future for CancellableRequest<'_> {
         if polled.is_ready() {
             return polled;
         }
-        match this.poll_cut(context) {
-            Poll::Ready(Cut::HeaderTimeout) => {
-                this.streams.count(Cut::HeaderTimeout);
-                Poll::Ready(None)
-            }
-            Poll::Ready(_) => {
-                this.say_why();
-                Poll::Ready(None)
-            }
-            Poll::Pending => Poll::Pending,
-        }
+        let ended = match this.handle {
+            Some(_) => this.poll_cut(context).map(|_| this.say_why()),
+            None => this.deadline.poll(context).map(|no_header| match no_header {
+                NoHeader::Idle => {}
+                NoHeader::Late => this.streams.count(Cut::HeaderTimeout),
+            }),
+        };
+        ended.map(|()| None)
     }
 }
 
@@ -200,6 +202,11 @@ impl CancellableRequest<'_> {
         let polled = self.inner.as_mut().poll(context);
         head_is_read();
         self.handle = BEGUN.take();
+        if let Some(handle) = &self.handle
+            && let Some(timer) = self.deadline.take_idle_timer()
+        {
+            handle.keep_idle_timer(timer);
+        }
         polled
     }
 
@@ -207,7 +214,7 @@ impl CancellableRequest<'_> {
     /// that whoever ends the request after it wakes this task.
     fn poll_cut(&mut self, context: &mut Context<'_>) -> Poll<Cut> {
         let Some(handle) = &self.handle else {
-            return self.deadline.poll(context).map(|()| Cut::HeaderTimeout);
+            return Poll::Pending;
         };
         if handle.is_bound() {
             handle.wake_on_cut(context.waker());
@@ -272,11 +279,7 @@ fn take_leave(handle: &RequestHandle) -> bool {
 }
 
 /// Waits for the next of the deadlines, and yields the one that the request has to be ended for.
-fn poll_late(
-    timer: &mut Option<Pin<Box<Sleep>>>,
-    deadlines: &Deadlines,
-    context: &mut Context<'_>,
-) -> Poll<Late> {
+fn poll_late(timer: &mut Option<Timer>, deadlines: &Deadlines, context: &mut Context<'_>) -> Poll<Late> {
     while let Some((at, late)) = deadlines.next() {
         let at = tokio::time::Instant::from_std(at);
         let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
@@ -296,54 +299,98 @@ fn poll_late(
 }
 
 /// What a connection that will be used again carries to its next request, which is how that request
-/// knows. Nothing is allocated for it.
-pub(crate) struct Reused;
+/// knows.
+#[derive(Default)]
+pub(crate) struct Reused {
+    /// The timer of its idle times.
+    pub(crate) idle: Option<Timer>,
+}
 
 /// How long after it began to wait a connection may be woken for reasons of the request before.
 const AFTERMATH: Duration = Duration::from_millis(100);
 
-/// The deadline of a header section.
+/// Why a connection is ended that has not sent a whole header section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NoHeader {
+    /// Nothing of one came.
+    Idle,
+    /// It began, and did not end in time.
+    Late,
+}
+
+/// The deadline of a header section, and of the idle time before it.
 ///
 /// On a new connection it starts at once. On one that was used before, it starts with the first byte:
-/// the first poll finds an idle connection, whose time Pingora limits, and what wakes the task later
-/// is a piece of a header. A header that arrives in one piece then never arms a timer. Channels and
-/// timers of the request before may still wake the task right after it, which says nothing.
+/// the first poll finds an idle connection, and what wakes the task later is a piece of a header. A
+/// header that arrives in one piece then never arms a timer. Channels and timers of the request before
+/// may still wake the task right after it, which says nothing, and so may the idle timer.
 struct HeaderDeadline {
     timeout: Duration,
-    reused: bool,
-    idle_since: Option<Instant>,
-    timer: Option<Pin<Box<Sleep>>>,
+    /// On a connection that was used before: that it is idle, and for how long it may be.
+    reused: Option<Idle>,
+    timer: Option<Timer>,
+}
+
+struct Idle {
+    since: Option<Instant>,
+    /// Where the application does not see to it.
+    timer: Option<IdleTimer>,
 }
 
 impl HeaderDeadline {
-    fn new(timeout: Duration, reused: bool) -> Self {
+    fn new(times: ConnectionTimes, reused: Option<Reused>) -> Self {
         Self {
-            timeout,
-            reused,
-            idle_since: None,
+            timeout: times.header,
+            reused: reused.map(|reused| Idle {
+                since: None,
+                timer: times.keepalive.map(|limit| IdleTimer::new(limit, reused.idle)),
+            }),
             timer: None,
         }
     }
 
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if self.timer.is_none() && self.is_idle() {
-            return Poll::Pending;
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<NoHeader> {
+        if self.timer.is_none()
+            && let Some(idle) = &mut self.reused
+        {
+            match idle.poll(context) {
+                Poll::Ready(Some(end)) => return Poll::Ready(end),
+                Poll::Ready(None) => {}
+                Poll::Pending => return Poll::Pending,
+            }
         }
         let timeout = self.timeout;
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(timeout)));
-        timer.as_mut().poll(context)
+        timer.as_mut().poll(context).map(|()| NoHeader::Late)
     }
 
-    fn is_idle(&mut self) -> bool {
-        if !self.reused {
-            return false;
+    /// The timer of the idle time, when that is over.
+    fn take_idle_timer(&mut self) -> Option<Timer> {
+        self.reused.take()?.timer?.into_timer()
+    }
+}
+
+impl Idle {
+    /// Pending while the connection is idle; ready when something came, or when it ends because
+    /// nothing did.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<NoHeader>> {
+        let begins = self.since.is_none();
+        // The end of the request before was hardly earlier.
+        let since = *self.since.get_or_insert_with(clock::latest);
+        if let Some(timer) = &mut self.timer {
+            if begins {
+                timer.begin(since);
+            }
+            match timer.poll(context) {
+                Poll::Ready(Ring::Over) => return Poll::Ready(Some(NoHeader::Idle)),
+                Poll::Ready(Ring::Early) => return Poll::Pending,
+                Poll::Pending => {}
+            }
         }
-        let Some(since) = self.idle_since else {
-            // The end of the request before was hardly earlier.
-            self.idle_since = Some(clock::latest());
-            return true;
-        };
-        clock::now() - since < AFTERMATH
+        if begins || clock::now() - since < AFTERMATH {
+            return Poll::Pending;
+        }
+        Poll::Ready(None)
     }
 }
 
@@ -351,14 +398,26 @@ impl HeaderDeadline {
 mod tests {
     use super::*;
 
+    const TIMES: ConnectionTimes = ConnectionTimes {
+        header: Duration::from_millis(50),
+        keepalive: Some(Duration::from_millis(400)),
+        send: None,
+    };
+
     fn is_over(deadline: &mut HeaderDeadline) -> bool {
         let waker = futures_util::task::noop_waker();
-        deadline.poll(&mut Context::from_waker(&waker)).is_ready()
+        match deadline.poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(end) => {
+                assert_eq!(end, NoHeader::Late);
+                true
+            }
+            Poll::Pending => false,
+        }
     }
 
     #[tokio::test]
     async fn on_a_used_connection_the_deadline_starts_with_the_first_byte() {
-        let mut deadline = HeaderDeadline::new(Duration::from_millis(50), true);
+        let mut deadline = HeaderDeadline::new(TIMES, Some(Reused::default()));
         assert!(!is_over(&mut deadline));
         assert!(!is_over(&mut deadline), "an aftermath of the request before");
         sleep(Duration::from_millis(200)).await;
@@ -371,9 +430,19 @@ mod tests {
 
     #[tokio::test]
     async fn on_a_new_connection_the_deadline_starts_at_once() {
-        let mut deadline = HeaderDeadline::new(Duration::from_millis(50), false);
+        let mut deadline = HeaderDeadline::new(TIMES, None);
         assert!(!is_over(&mut deadline));
         sleep(Duration::from_millis(60)).await;
         assert!(is_over(&mut deadline));
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_nothing_comes_on_ends_without_a_header() {
+        let mut deadline = HeaderDeadline::new(TIMES, Some(Reused::default()));
+        let waker = futures_util::task::noop_waker();
+        let mut context = Context::from_waker(&waker);
+        assert!(deadline.poll(&mut context).is_pending());
+        sleep(Duration::from_millis(450)).await;
+        assert_eq!(deadline.poll(&mut context), Poll::Ready(NoHeader::Idle));
     }
 }

@@ -63,6 +63,7 @@ mod handover;
 mod head_size;
 mod housekeeping;
 mod http2;
+mod idle_timer;
 mod in_flight;
 mod issuer_keys;
 mod judged_again;

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use slab::Slab;
 
 use crate::deadlines::Deadlines;
+use crate::idle_timer::Timer;
 use crate::judged_again::{RequestHead, Standing, Verdict};
 use crate::sharded::{Counters, Padded, SHARDS, shard};
 use crate::websocket::WebSocket;
@@ -104,6 +105,8 @@ pub(crate) struct RequestHandle {
     leaving: AtomicBool,
     /// What was learnt of its credential while it was asking itself.
     told: OnceLock<Box<LookupAnswer>>,
+    /// The timer of its connection's idle times, until it is over.
+    idle_timer: Mutex<Option<Timer>>,
 }
 
 impl RequestHandle {
@@ -157,6 +160,16 @@ impl RequestHandle {
     /// Whether the gateway leaves it, so that it has to be told if it is, or becomes, a WebSocket.
     pub(crate) fn is_left(&self) -> bool {
         self.leaving.load(Ordering::SeqCst)
+    }
+
+    /// Keeps the timer of its connection's idle times for the request after it.
+    pub(crate) fn keep_idle_timer(&self, timer: Timer) {
+        *self.idle_timer.lock() = Some(timer);
+    }
+
+    /// The timer that was kept.
+    pub(crate) fn take_idle_timer(&self) -> Option<Timer> {
+        self.idle_timer.lock().take()
     }
 
     fn leave(&self) {

@@ -19,7 +19,7 @@ pub(crate) async fn send(
         session.write_response_body(body.into(), true).await.ok()?;
     }
     let mut settings = HttpPersistentSettings::for_session(&session);
-    settings.set_user_context(Box::new(Reused));
+    settings.set_user_context(Box::new(Reused::default()));
     let stream = session.finish().await.ok()??;
     Some(ReusedHttpStream::from_reusable_stream(stream, settings))
 }

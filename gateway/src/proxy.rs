@@ -389,9 +389,11 @@ impl ProxyHttp for GatewayProxy {
     fn persist_connection_context(
         &self,
         _session: &Session,
-        _record: &Box<RequestRecord>,
+        record: &Box<RequestRecord>,
     ) -> Option<Box<dyn Any + Send + Sync>> {
-        Some(Box::new(Reused))
+        Some(Box::new(Reused {
+            idle: record.handle.take_idle_timer(),
+        }))
     }
 
     /// The access log has it, with its reason; clients that go away are no errors.

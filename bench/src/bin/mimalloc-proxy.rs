@@ -7,9 +7,8 @@
 use std::process::ExitCode;
 
 use durward_bench::role;
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+// Its `malloc` is the one of this program, as it is the gateway's.
+use mimalloc as _;
 
 fn main() -> ExitCode {
     role::play_if_asked().unwrap_or_else(|| {

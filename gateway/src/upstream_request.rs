@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use durward_policy::Permit;
+use durward_policy::{Permit, ProxyName};
 use http::header::{COOKIE, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
@@ -19,62 +19,6 @@ use crate::upstreams::FixedHeaders;
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-
-/// Beginnings of names that only a proxy may say: where a request comes from, who asks, and what it
-/// asks for instead of its target.
-const PROXY_PREFIXES: [&[u8]; 9] = [
-    b"x-forwarded-",
-    b"x-original-",
-    b"x-rewrite-",
-    b"x-accel-",
-    b"x-authenticated-",
-    b"x-auth-request-",
-    b"x-ssl-client-",
-    b"x-envoy-",
-    b"x-durward-",
-];
-/// The like, as whole names. The last three have a backend act on another method than was judged.
-const PROXY_NAMES: [&[u8]; 23] = [
-    b"forwarded",
-    b"x-forwarded",
-    b"x-real-ip",
-    b"cf-connecting-ip",
-    b"cf-connecting-ipv6",
-    b"true-client-ip",
-    b"x-client-ip",
-    b"client-ip",
-    b"fastly-client-ip",
-    b"wl-proxy-client-ip",
-    b"x-proxyuser-ip",
-    b"x-cluster-client-ip",
-    b"x-remote-addr",
-    b"x-remote-user",
-    b"remote-user",
-    b"x-client-cert",
-    // CGI takes it for where to send requests of its own ("httpoxy", CVE-2016-5385).
-    b"proxy",
-    b"x-host",
-    b"x-http-host-override",
-    b"front-end-https",
-    b"x-http-method",
-    b"x-http-method-override",
-    b"x-method-override",
-];
-/// A bit for each letter that a name of the two lists begins with.
-const PROXY_INITIALS: u32 = {
-    let mut bits = 0;
-    let mut index = 0;
-    while index < PROXY_PREFIXES.len() {
-        bits |= initial_bit(PROXY_PREFIXES[index][0]);
-        index += 1;
-    }
-    index = 0;
-    while index < PROXY_NAMES.len() {
-        bits |= initial_bit(PROXY_NAMES[index][0]);
-        index += 1;
-    }
-    bits
-};
 
 /// Fields that are set here beside the identity and the fixed ones.
 const OWN_FIELDS: usize = 3;
@@ -104,7 +48,9 @@ pub(crate) fn prepare(
         // Once, for all that is set below.
         let own = OWN_FIELDS + usize::from(assertion.is_some());
         headers.reserve(own + identity.iter().count() + fixed.headers.len());
-        identity.apply_and_strip(headers, |name| is_for_proxies(name) || fixed.strip.strips(name));
+        identity.apply_and_strip(headers, |name| {
+            ProxyName::of(name).is_some() || fixed.strip.strips(name)
+        });
         for FixedHeader { name, value } in &fixed.headers {
             headers.insert(name, value.clone());
         }
@@ -155,31 +101,6 @@ impl Forwarding {
         }
         Ok(())
     }
-}
-
-/// Whether a backend could take the name for one that only a proxy may say. Most are told by their
-/// first letter.
-fn is_for_proxies(name: &str) -> bool {
-    let initial = name.bytes().next().unwrap_or_default();
-    initial.is_ascii_alphabetic() && PROXY_INITIALS & initial_bit(initial) != 0 && is_listed(name)
-}
-
-const fn initial_bit(letter: u8) -> u32 {
-    1 << (letter & 0x1f)
-}
-
-fn is_listed(name: &str) -> bool {
-    let folded = |expected: &[u8]| {
-        name.len() >= expected.len()
-            && name.bytes().zip(expected).all(|(byte, expected)| match byte {
-                byte if byte.is_ascii_alphanumeric() => byte.to_ascii_lowercase() == *expected,
-                _ => *expected == b'-',
-            })
-    };
-    PROXY_PREFIXES.iter().any(|prefix| folded(prefix))
-        || PROXY_NAMES
-            .iter()
-            .any(|known| name.len() == known.len() && folded(known))
 }
 
 /// Joins the crumbs of an HTTP/2 request's Cookie (RFC 9113 section 8.2.3).
@@ -246,16 +167,6 @@ mod tests {
             );
             assert_eq!(request.headers.get("x-forwarded-for").unwrap(), "127.0.0.1");
             assert_eq!(request.headers.get("x-forwarded-host").unwrap(), "a.example");
-        }
-        for name in [
-            "X-Forward",
-            "X-Forwarde",
-            "X-Real-Ip2",
-            "Forwarded2",
-            "X-User-Id",
-            "Accept",
-        ] {
-            assert!(!is_for_proxies(name), "{name}");
         }
     }
 

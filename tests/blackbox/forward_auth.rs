@@ -320,6 +320,14 @@ fn headers_that_an_answer_cannot_take_away_are_refused() {
         "x_auth_request_email",
         "X-SSL-Client-S-DN",
         "X-Client-Cert",
+        "SSL_Client_Verify",
+        "Remote-Groups",
+        "remote_email",
+        "Remote.Name",
+        "X-Remote-Group",
+        "X_Remote_Extra_Scopes",
+        "X-WEBAUTH-USER",
+        "X-Forwarded-Access-Token",
     ] {
         expect(
             stand.answer("GET", "/public/x", &[(name, "root")]),

@@ -19,6 +19,7 @@ pub(crate) use compile::extra_names;
 pub use compile::identity_name as identity_header_name;
 pub(crate) use plan::{IdentityPlan, IdentityValues};
 pub use service_plan::ServiceHeaders;
+pub(crate) use strip_set::fold;
 use strip_set::strip_where;
 pub use strip_set::{StripSet, canonical};
 

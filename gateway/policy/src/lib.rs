@@ -32,6 +32,7 @@ mod lookup;
 mod path;
 mod policy;
 mod principal;
+mod proxy_names;
 mod quota;
 mod rate_limit;
 mod rejection;
@@ -75,6 +76,7 @@ pub use lookup::{
 };
 pub use policy::{Policy, PolicySections, RevocationsMode, publishes_revocations};
 pub use principal::Principal;
+pub use proxy_names::ProxyName;
 pub use quota::{MAX_QUOTA_WINDOW, MAX_RATE, Quota, Rate, Spent, Taken, whole_seconds};
 pub use rate_limit::{
     LimitBy, MAX_RATE_LIMITS, MAX_RATE_LIMITS_OF_ROUTE, RateLimit, RateLimitId, RouteRateLimits, SharedLimit,

@@ -9,7 +9,7 @@ pub fn canonical(name: &str) -> String {
     name.bytes().map(|byte| char::from(fold(byte))).collect()
 }
 
-const fn fold(byte: u8) -> u8 {
+pub(crate) const fn fold(byte: u8) -> u8 {
     if byte.is_ascii_alphanumeric() {
         byte.to_ascii_lowercase()
     } else {

@@ -15,7 +15,6 @@ use durward_news::{
     RedisTarget,
 };
 use prometheus::Registry;
-use tokio::task::AbortHandle;
 
 use crate::exit::Failure;
 use crate::news_metrics::{FollowerMetrics, PublisherMetrics};
@@ -23,7 +22,6 @@ use crate::news_metrics::{FollowerMetrics, PublisherMetrics};
 /// An auth service's log on its way to Redis.
 pub struct Publishing {
     publisher: Arc<Publisher>,
-    waking: AbortHandle,
 }
 
 /// Publishes a service's log from now on, and lets its callers wait for the gateways.
@@ -40,24 +38,12 @@ pub fn publish(
     let metrics = PublisherMetrics::new(Arc::clone(&publisher)).map_err(Failure::failed)?;
     registry.register(Box::new(metrics)).map_err(Failure::failed)?;
     service.follow_with(Arc::new(Followers(Arc::clone(&publisher))));
-    let mut heads = service.log_heads();
-    let waking = Arc::clone(&publisher);
-    let waking = tokio::spawn(async move {
-        // An error means that the service is gone.
-        while heads.changed().await.is_ok() {
-            waking.wake();
-        }
-    });
-    Ok(Publishing {
-        publisher,
-        waking: waking.abort_handle(),
-    })
+    Ok(Publishing { publisher })
 }
 
 impl Publishing {
     /// Ends after the step that is under way.
     pub async fn stop(self) {
-        self.waking.abort();
         self.publisher.stop().await;
     }
 }
@@ -106,8 +92,8 @@ impl Log for ServiceLog {
         self.0.log_standing(after, limit).await.map_err(log_error)
     }
 
-    fn now(&self) -> UnixSeconds {
-        self.0.earliest_now()
+    fn forgets_until(&self) -> UnixSeconds {
+        self.0.forgets_until()
     }
 }
 
@@ -115,10 +101,14 @@ fn log_error(problem: durward_auth::Problem) -> LogError {
     LogError(problem.to_string())
 }
 
-/// The gateways that report to Redis.
+/// The gateways that follow, and report to, Redis.
 struct Followers(Arc<Publisher>);
 
 impl Fleet for Followers {
+    fn committed(&self, news: &[News]) {
+        self.0.wake_with(news);
+    }
+
     fn reach(&self, head: Sequence, within: Duration) -> Pin<Box<dyn Future<Output = Reach> + Send + '_>> {
         Box::pin(async move {
             let asked = Instant::now();
@@ -167,6 +157,8 @@ impl InProcess {
 }
 
 impl Fleet for InProcess {
+    fn committed(&self, _news: &[News]) {}
+
     fn reach(&self, head: Sequence, _within: Duration) -> Pin<Box<dyn Future<Output = Reach> + Send + '_>> {
         let applied = self.feed.applied() >= head;
         let gateway = GatewayReach {

@@ -6,16 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use durward_config::{Diagnostics, Node, Value};
+use durward_contract::MAX_ACCESS_TOKEN_TTL;
 use ipnet::IpNet;
 
 use crate::database_config::DatabaseConfig;
 
 const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// The longest that an access token may live.
-pub const MAX_ACCESS_TOKEN_TTL: Duration = HOUR;
 /// The longest that the grace window of a rotated refresh token may be.
 pub const MAX_REFRESH_GRACE: Duration = MINUTE;
 /// The longest that a new signing key may be announced before it signs.

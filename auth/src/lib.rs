@@ -52,9 +52,7 @@ pub use accounts::{AddedUser, MAX_BAN_REASON_CHARACTERS, MAX_ROLE_LENGTH, MAX_RO
 pub use bearer::ADMIN_ROLE;
 pub use client_address::MAX_USER_AGENT_BYTES;
 pub use clock::{Clock, SystemClock};
-pub use config::{
-    AuthConfig, MAX_ACCESS_TOKEN_TTL, MAX_REFRESH_GRACE, MAX_SESSION_TTL, Registration, SigningAlgorithm,
-};
+pub use config::{AuthConfig, MAX_REFRESH_GRACE, MAX_SESSION_TTL, Registration, SigningAlgorithm};
 pub use database_config::{DatabaseConfig, PostgresConfig};
 pub use json_body::MAX_BODY_BYTES;
 pub use keys::KeyError;

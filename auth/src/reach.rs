@@ -12,7 +12,7 @@ use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use durward_contract::Sequence;
+use durward_contract::{News, Sequence};
 use serde_json::{Value, json};
 
 use crate::problem::{Problem, Reason};
@@ -27,6 +27,10 @@ const MAX_ANSWER_BYTES: usize = 64 << 20;
 pub trait Fleet: Send + Sync {
     /// Waits until all of them have applied the log up to `head`, for at most `within`.
     fn reach(&self, head: Sequence, within: Duration) -> Pin<Box<dyn Future<Output = Reach> + Send + '_>>;
+
+    /// The log has grown: by this news, or by some that is not at hand where that is empty. Must return
+    /// at once.
+    fn committed(&self, news: &[News]);
 }
 
 /// Which gateways have applied it.
@@ -146,6 +150,8 @@ impl Fleet for NoFleet {
     fn reach(&self, _head: Sequence, _within: Duration) -> Pin<Box<dyn Future<Output = Reach> + Send + '_>> {
         Box::pin(std::future::ready(Reach::default()))
     }
+
+    fn committed(&self, _news: &[News]) {}
 }
 
 impl fmt::Debug for dyn Fleet {

@@ -6,13 +6,14 @@
 //! transactions have locked, in this process or in another, never keeps the attestations waiting.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use durward_contract::{Bar, Follower, Loading, News, Sequence, Target, UnixSeconds};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::Mutex;
 use tokio::time::timeout;
 
+use crate::reach::{Fleet, NoFleet};
 use crate::store::revocations::{self, Head, PendingEntry};
 use crate::store::{Connection, Store, StoreError, Write};
 
@@ -21,13 +22,17 @@ const ATTEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// How many entries are read at a time.
 const PAGE: u32 = 4096;
 
+/// The instant by which nothing has ended.
+const EVERYTHING: UnixSeconds = UnixSeconds(i64::MIN);
+
 /// The log and its followers.
 pub(crate) struct RevocationLog {
     issuer: String,
     followers: Vec<Arc<dyn Follower>>,
     /// What the followers have; nothing before the first load.
     applied: Mutex<Option<Head>>,
-    heads: watch::Sender<Sequence>,
+    /// Those in other processes.
+    fleet: OnceLock<Arc<dyn Fleet>>,
 }
 
 impl RevocationLog {
@@ -36,11 +41,22 @@ impl RevocationLog {
             issuer,
             followers,
             applied: Mutex::new(None),
-            heads: watch::Sender::new(Sequence(0)),
+            fleet: OnceLock::new(),
         }
     }
 
-    /// Hands the followers all that still matters. To be called once, before anything else.
+    /// Has it tell this fleet of what is committed. Takes effect once.
+    pub fn follow_with(&self, fleet: Arc<dyn Fleet>) {
+        let _ = self.fleet.set(fleet);
+    }
+
+    /// The fleet that it tells.
+    pub fn fleet(&self) -> &dyn Fleet {
+        self.fleet.get().map_or(&NoFleet, |fleet| &**fleet)
+    }
+
+    /// Hands the followers all that there is but for expired grants: this process has just started, and
+    /// its clock may not be set yet. To be called once, before anything else.
     pub async fn load(&self, store: &Store, now: UnixSeconds) -> Result<Sequence, StoreError> {
         let mut applied = self.applied.lock().await;
         let asked = Instant::now();
@@ -50,7 +66,6 @@ impl RevocationLog {
         self.tell_head(head.sequence, asked);
         let sequence = head.sequence;
         *applied = Some(head);
-        self.heads.send_replace(sequence);
         Ok(sequence)
     }
 
@@ -109,6 +124,9 @@ impl RevocationLog {
             return Ok(());
         };
         let (first, head) = (first.sequence(), last.sequence());
+        if first > known.sequence {
+            self.fleet().committed(&news);
+        }
         if first.0 == known.sequence.0 + 1 {
             self.apply(&news, head);
             known.sequence = head;
@@ -129,20 +147,19 @@ impl RevocationLog {
         applied.as_ref().map(|head| head.sequence).unwrap_or_default()
     }
 
-    /// Tells of each head that this process has committed or heard of.
-    pub fn heads(&self) -> watch::Receiver<Sequence> {
-        self.heads.subscribe()
-    }
-
     /// Reads the head, hands over what is missing, and tells the followers that they have all. An
     /// error tells them nothing, and they grow stale.
     pub async fn attest(&self, store: &Store) -> Result<Sequence, StoreError> {
         let mut applied = self.applied.lock().await;
         let known = applied.as_mut().ok_or(StoreError::Silent)?;
-        let asked = Instant::now();
+        let (asked, before) = (Instant::now(), known.sequence);
         let head = timeout(ATTEST_TIMEOUT, self.catch_up(store, known))
             .await
             .map_err(|_| StoreError::Silent)??;
+        if head > before {
+            // Whoever committed it may not be there any more to say so.
+            self.fleet().committed(&[]);
+        }
         self.tell_head(head, asked);
         Ok(head)
     }
@@ -187,14 +204,14 @@ impl RevocationLog {
         let mut last = Sequence(0);
         loop {
             // What need not be refused any more does no harm.
-            let page = revocations::standing(&mut read, last, PAGE, UnixSeconds(0)).await?;
+            let page = revocations::standing(&mut read, last, PAGE, EVERYTHING, EVERYTHING).await?;
             let Some(end) = page.last() else { break };
             last = end.sequence();
             self.apply(&page, last);
         }
         known.sequence = head.sequence;
         self.tell_head(head.sequence, Instant::now());
-        self.heads.send_replace(head.sequence);
+        self.fleet().committed(&[]);
         Ok(head.sequence)
     }
 
@@ -211,7 +228,7 @@ impl RevocationLog {
             .collect();
         let mut last = Sequence(0);
         loop {
-            let page = revocations::standing(read, last, PAGE, now).await?;
+            let page = revocations::standing(read, last, PAGE, EVERYTHING, now).await?;
             let Some(end) = page.last() else { break };
             last = end.sequence();
             loadings.iter_mut().for_each(|loading| loading.add(&page));
@@ -230,7 +247,6 @@ impl RevocationLog {
         for follower in &self.followers {
             follower.apply(news, head);
         }
-        self.heads.send_replace(head);
     }
 }
 

@@ -10,12 +10,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use durward_contract::{Bar, RETENTION_SLACK, Target, UnixSeconds};
+use durward_contract::{Bar, MAX_ACCESS_TOKEN_TTL, RETENTION_SLACK, Target, UnixSeconds};
 use serde_json::json;
 
 use crate::accounts::checked_reason;
 use crate::audit::{self, Action, Actor};
-use crate::config::MAX_ACCESS_TOKEN_TTL;
 use crate::problem::{Problem, Reason};
 use crate::random;
 use crate::selection::{Adding, Meant, Selection, Totals, Walk, valid_tokens};

@@ -2,11 +2,11 @@
 
 use std::fmt;
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use durward_contract::{Follower, News, Sequence, UnixSeconds};
+use durward_contract::{Follower, Forgetting, News, Sequence, UnixSeconds};
 use parking_lot::Mutex;
 use prometheus::Registry;
 use tokio::net::TcpListener;
@@ -25,7 +25,7 @@ use crate::keys::{KeyError, KeyFolder};
 use crate::metrics::Metrics;
 use crate::passwords::{PasswordCost, Passwords};
 use crate::problem::Problem;
-use crate::reach::{Fleet, NoFleet, Reach};
+use crate::reach::{Fleet, Reach};
 use crate::refresh_family::Successors;
 use crate::revocation_log::RevocationLog;
 use crate::store::{self, Store, StoreError};
@@ -108,7 +108,6 @@ pub(crate) struct Inner {
     pub successors: Successors,
     pub clock: Arc<dyn Clock>,
     pub metrics: Metrics,
-    fleet: OnceLock<Arc<dyn Fleet>>,
     /// When the log was last read, on the monotonic clock.
     attested: Mutex<Option<Duration>>,
     started: Started,
@@ -196,7 +195,6 @@ impl AuthService {
             reading_keys,
             changing_keys: Arc::default(),
             metrics,
-            fleet: OnceLock::new(),
             attested: Mutex::new(None),
         });
         Ok(Self {
@@ -221,15 +219,10 @@ impl AuthService {
         attested.is_some_and(|at| self.inner.clock.monotonic().saturating_sub(at) <= READY_WITHIN)
     }
 
-    /// Says which gateways follow the log, for calls that wait until a revocation has reached them.
-    /// Takes effect once.
+    /// Says which gateways follow the log in other processes: it is told of what is committed from now
+    /// on, and asked by calls that wait until a revocation has reached them. Takes effect once.
     pub fn follow_with(&self, fleet: Arc<dyn Fleet>) {
-        let _ = self.inner.fleet.set(fleet);
-    }
-
-    /// The log's head as this process has committed or heard of it, now and from now on.
-    pub fn log_heads(&self) -> watch::Receiver<Sequence> {
-        self.inner.log.heads()
+        self.inner.log.follow_with(fleet);
     }
 
     /// The log's id and its head, as SQL has them now.
@@ -245,24 +238,22 @@ impl AuthService {
         Ok(store::revocations::after(&mut read, sequence, limit).await?)
     }
 
-    /// The same without those that may be forgotten.
+    /// The same without those that may be forgotten, and without grants that have expired.
     pub async fn log_standing(&self, after: Sequence, limit: u32) -> Result<Vec<News>, Problem> {
         let mut read = self.inner.store.log_snapshot().await?;
-        let now = self.earliest_now();
-        Ok(store::revocations::standing(&mut read, after, limit, now).await?)
+        let (until, now) = (self.forgets_until(), self.inner.earliest_now());
+        Ok(store::revocations::standing(&mut read, after, limit, until, now).await?)
     }
 
-    /// The earlier of what the wall clock says and what has really passed since the start: by it
-    /// nothing is forgotten too early.
-    pub fn earliest_now(&self) -> UnixSeconds {
-        self.inner.earliest_now()
+    /// What ends by this instant may be forgotten now.
+    pub fn forgets_until(&self) -> UnixSeconds {
+        self.inner.forgets_until()
     }
 
     /// Waits until every gateway has applied what is in the log now, for at most `within`.
     pub(crate) async fn reach(&self, within: Duration) -> (Sequence, Reach) {
         let head = self.inner.log.head().await;
-        let fleet: &dyn Fleet = self.inner.fleet.get().map_or(&NoFleet, |fleet| &**fleet);
-        (head, fleet.reach(head, within).await)
+        (head, self.inner.log.fleet().reach(head, within).await)
     }
 
     /// What it was configured with.
@@ -338,16 +329,22 @@ impl Inner {
         }
     }
 
+    /// The earlier of what the wall clock says and what has really passed since the start.
     pub fn earliest_now(&self) -> UnixSeconds {
         self.started.earliest_now(&*self.clock)
+    }
+
+    fn forgets_until(&self) -> UnixSeconds {
+        let Started { wall, monotonic } = self.started;
+        let elapsed = self.clock.monotonic().saturating_sub(monotonic);
+        Forgetting::since(wall).until(self.clock.now(), elapsed)
     }
 
     async fn purge(self: &Arc<Self>) -> Result<(), Problem> {
         self.retire_keys().await?;
         for _ in 0..PURGE_BATCHES {
             let mut write = self.store.write().await?;
-            let now = self.earliest_now();
-            let more = store::purge::batch(write.connection(), now).await?;
+            let more = store::purge::batch(write.connection(), self.forgets_until()).await?;
             write.commit_without_news().await?;
             if !more {
                 break;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use durward_contract::Forgetting;
 use durward_policy::{Policy, Standing};
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
@@ -38,7 +39,8 @@ impl BackgroundService for Housekeeper {
         let mut ticks = tokio::time::interval(INTERVAL);
         // Two looks right after one another would be one.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (start, start_wall) = (Instant::now(), clock::wall());
+        let start = Instant::now();
+        let forgetting = Forgetting::since(clock::unix_seconds(clock::wall()));
         let mut silence = Silence::default();
         for step in (0..RevocationFeed::SWEEP_STEPS).cycle() {
             tokio::select! {
@@ -51,10 +53,7 @@ impl BackgroundService for Housekeeper {
                 let generation = self.0.current();
                 let (number, policy) = (generation.number, &generation.policy);
                 silence.end_what_is_unknown(feed.silence(Instant::now()), number, policy, streams);
-                // A wall clock that is set forward and back again must not have anything forgotten
-                // meanwhile that would be needed then.
-                let steady = start_wall + start.elapsed();
-                feed.sweep(step, clock::unix_seconds(wall.min(steady)));
+                feed.sweep(step, forgetting.until(clock::unix_seconds(wall), start.elapsed()));
             }
         }
     }

@@ -138,7 +138,9 @@ impl MirrorTable {
 
     /// Forgets what may be forgotten at `now` in one shard; the shard after it is next.
     pub(crate) fn sweep(&self, shard: usize, now: UnixSeconds) {
-        let now = u64::try_from(now.0.div_euclid(FORGET_STEP)).unwrap_or(0);
+        let Ok(now) = u64::try_from(now.0.div_euclid(FORGET_STEP)) else {
+            return;
+        };
         let mut shard = self.shards[shard % SHARDS].0.write();
         shard.retain(|slot| {
             let keep = slot.forget_step() == NEVER || slot.forget_step() > now;

@@ -16,6 +16,7 @@ mod dial;
 mod entry_scan;
 mod follower;
 mod following;
+mod fresh_news;
 mod freshness;
 mod load_place;
 mod log;

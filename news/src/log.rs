@@ -31,6 +31,6 @@ pub trait Log: Send + Sync + 'static {
     /// The same without those that may be forgotten now.
     async fn standing(&self, after: Sequence, limit: u32) -> Result<Vec<News>, LogError>;
 
-    /// The wall clock.
-    fn now(&self) -> UnixSeconds;
+    /// What ends by this instant may be forgotten now.
+    fn forgets_until(&self) -> UnixSeconds;
 }

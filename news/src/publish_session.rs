@@ -170,11 +170,11 @@ impl Session {
     }
 
     /// Takes out what may be forgotten, and who is gone.
-    pub(crate) async fn forget(&mut self, keys: &Keys, now: UnixSeconds) -> Result<(), StoreError> {
+    pub(crate) async fn forget(&mut self, keys: &Keys, until: UnixSeconds) -> Result<(), StoreError> {
         let Some(epoch) = &self.epoch else {
             return Ok(());
         };
-        let arguments = [epoch.epoch.clone(), now.0.to_string(), FORGET_BATCH.to_string()];
+        let arguments = [epoch.epoch.clone(), until.0.to_string(), FORGET_BATCH.to_string()];
         for _ in 0..FORGET_ROUNDS {
             let entry_keys = [keys.meta.as_str(), epoch.entries.as_str(), epoch.expiry.as_str()];
             let gone: u32 = FORGET.run(&mut self.node, &entry_keys, &arguments).await?;

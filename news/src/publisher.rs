@@ -4,13 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use durward_contract::Sequence;
+use durward_contract::{News, Sequence};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use crate::connection::{Connector, Timeouts};
 use crate::dial::Node;
+use crate::fresh_news::FreshNews;
 use crate::log::Log;
 use crate::protocol::Keys;
 use crate::publishing::Publishing;
@@ -116,6 +117,8 @@ pub(crate) struct Shared {
     pub keys: Keys,
     pub options: PublisherOptions,
     pub wake: Notify,
+    /// What was committed since the last step.
+    pub fresh: FreshNews,
     pub stop: watch::Sender<bool>,
     pub status: Mutex<PublisherStatus>,
     /// The connection that works, to be shared with `reach`.
@@ -132,6 +135,7 @@ impl Publisher {
             connector,
             options,
             wake: Notify::new(),
+            fresh: FreshNews::default(),
             stop: watch::Sender::new(false),
             status: Mutex::default(),
             node: Mutex::default(),
@@ -142,9 +146,15 @@ impl Publisher {
         Self { shared, task }
     }
 
-    /// Something was committed: it is published at once. Returns at once, and may be called as often
-    /// as one likes.
+    /// Something was committed, by whomever: SQL is asked for it, and it is published at once. Returns
+    /// at once, and may be called as often as one likes.
     pub fn wake(&self) {
+        self.wake_with(&[]);
+    }
+
+    /// The same where it is known what was committed: SQL is asked only if Redis lacks what came before.
+    pub fn wake_with(&self, news: &[News]) {
+        self.shared.fresh.add(news);
         self.shared.wake.notify_one();
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use durward_contract::Sequence;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::fresh_news::{Waiting, first_run};
 use crate::log::{Log, LogError, LogHead};
 use crate::protocol::{BATCH_ENTRIES, EpochKeys};
 use crate::publish_batch::{Batch, Published};
@@ -139,8 +140,8 @@ impl Publishing {
             }
         }
         self.attest(begun.tick, &sql).await?;
-        let now = self.log.now();
-        Ok(self.session()?.forget(&shared.keys, now).await?)
+        let until = self.log.forgets_until();
+        Ok(self.session()?.forget(&shared.keys, until).await?)
     }
 
     /// Notes that SQL has had less than Redis. Numbers that it gives from then on may have been given
@@ -164,10 +165,48 @@ impl Publishing {
         if !ready {
             return Err(Failure::Again);
         }
-        match self.publish_up_to(Sequence(0)).await? {
+        let damage = match self.publish_fresh().await? {
+            Fresh::All => return Ok(()),
+            Fresh::Some => self.publish_up_to(Sequence(0)).await?,
+            Fresh::Damaged => Damage::Found,
+        };
+        match damage {
             Damage::None => Ok(()),
             Damage::Found => Err(Failure::Again),
         }
+    }
+
+    /// Publishes what this process has committed itself, as far as Redis has all that came before. That
+    /// others have published theirs is taken for granted: Redis refuses where it is not so.
+    async fn publish_fresh(&mut self) -> Result<Fresh, Failure> {
+        let shared = Arc::clone(&self.shared);
+        let Waiting { news, more_in_sql } = shared.fresh.take();
+        let mut rest = news.as_slice();
+        loop {
+            let (epoch, head) = self.position().ok_or(Failure::Again)?;
+            let there = rest.iter().take_while(|news| news.sequence() <= head).count();
+            rest = &rest[there..];
+            let Some(first) = rest.first() else { break };
+            let before = Sequence(first.sequence().0 - 1);
+            let mut run = first_run(rest);
+            let batch = Batch::cut(before, &mut run, None);
+            let last = batch.last;
+            let session = self.session()?;
+            let (keys, kept) = (&shared.keys, shared.options.stream_entries);
+            match batch.publish(&mut session.node, keys, &epoch, kept).await? {
+                Published::Ok => session.head = last,
+                Published::Head(head) => {
+                    session.head = head;
+                    if head < before {
+                        return Ok(Fresh::Some);
+                    }
+                }
+                Published::Damaged => return Ok(Fresh::Damaged),
+                Published::Epoch => return Err(Failure::Again),
+            }
+            shared.status.lock().published = self.session()?.head;
+        }
+        Ok(if more_in_sql { Fresh::Some } else { Fresh::All })
     }
 
     /// Whatever was evicted, it may have been ours: the current epoch is replaced.
@@ -343,4 +382,13 @@ impl Publishing {
 enum Damage {
     None,
     Found,
+}
+
+/// What became of what this process has committed itself.
+enum Fresh {
+    /// It is published, and there is no more.
+    All,
+    /// SQL has to be asked.
+    Some,
+    Damaged,
 }

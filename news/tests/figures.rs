@@ -46,7 +46,7 @@ impl Log for MadeUp {
         self.after(after, limit).await
     }
 
-    fn now(&self) -> UnixSeconds {
+    fn forgets_until(&self) -> UnixSeconds {
         UnixSeconds(1_800_000_000)
     }
 }

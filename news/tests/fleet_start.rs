@@ -41,7 +41,8 @@ async fn who_finds_no_place_waits_reports_and_loads_when_there_is_one() {
         server.ask(&["INFO", "commandstats"]).contains("cmdstat_time:")
     })
     .await;
-    assert!(!gateway.is_loaded() && task.status().connected);
+    until("connected", || task.status().connected).await;
+    assert!(!gateway.is_loaded());
     // Those who wait are named as missing.
     let bob = log.ban("bob");
     publisher.wake();

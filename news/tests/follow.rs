@@ -70,8 +70,12 @@ async fn replicas_that_race_publish_each_entry_once_and_in_order() {
             let (log, publisher) = (Arc::clone(&log), Arc::clone(publisher));
             tokio::spawn(async move {
                 for number in 0..200 {
-                    log.ban(&format!("user{replica}-{number}"));
-                    publisher.wake();
+                    let sequence = log.ban(&format!("user{replica}-{number}"));
+                    // One of them reads everything from SQL.
+                    match replica {
+                        0 => publisher.wake(),
+                        _ => publisher.wake_with(&[log.row(sequence)]),
+                    }
                     tokio::task::yield_now().await;
                 }
             })
@@ -123,6 +127,42 @@ async fn a_replica_that_was_overtaken_publishes_at_once_all_the_same() {
         replicas[number % 2].wake();
         until("applied", || gateway.applied() >= sequence).await;
     }
+}
+
+/// With SQL down nothing but what the replica itself has committed can be published, and that is: also
+/// when others have committed, and published, between.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_process_has_committed_itself_goes_out_without_sql() {
+    let server = Server::start(&[]);
+    let log = MemoryLog::new();
+    let options = PublisherOptions {
+        tick: Duration::from_secs(3600),
+        ..PublisherOptions::default()
+    };
+    let start = || Publisher::start(server.connector(), Arc::clone(&log) as _, options.clone());
+    let replicas = [start(), start()];
+    until("both have begun", || {
+        replicas.iter().all(|replica| replica.status().attestations > 0)
+    })
+    .await;
+    let gateway = Gateway::new(&log);
+    let _task = gateway.follow(&server.connector(), "edge");
+    until("loaded", || gateway.is_loaded()).await;
+    log.set_down(true);
+    for number in 0..20 {
+        let sequence = log.ban(&format!("user{number}"));
+        replicas[number % 2].wake_with(&[log.row(sequence)]);
+        until("applied", || gateway.applied() >= sequence).await;
+    }
+    // What it does not have itself, it does not leave out.
+    log.set_down(false);
+    log.ban("of another");
+    let last = log.ban("own");
+    replicas[0].wake_with(&[log.row(last)]);
+    until("applied", || gateway.applied() >= last).await;
+    assert!(gateway.refuses("of another") && gateway.refuses("own"));
+    assert_eq!(gateway.len(), 22);
+    gateway.was_told_the_truth();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

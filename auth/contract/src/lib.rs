@@ -15,4 +15,6 @@ pub mod wire;
 pub use claims::{ACCESS_TOKEN_TYPE, AccessTokenClaims, claim};
 pub use news::{Follower, Grant, Loading, News, Snapshot};
 pub use revocation::{Bar, RevocationEntry, Sequence, Target};
-pub use time::{MAX_LEEWAY, RETENTION_SLACK, UnixSeconds};
+pub use time::{
+    FORGETS_NOTHING_FOR, Forgetting, MAX_ACCESS_TOKEN_TTL, MAX_LEEWAY, RETENTION_SLACK, UnixSeconds,
+};

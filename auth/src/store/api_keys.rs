@@ -276,7 +276,9 @@ mod tests {
             }
             last = Sequence(0);
             loop {
-                let page = revocations::standing(&mut read, last, limit, NOW).await.unwrap();
+                let page = revocations::standing(&mut read, last, limit, NOW, NOW)
+                    .await
+                    .unwrap();
                 assert!(page.len() <= limit as usize);
                 let Some(end) = page.last() else { break };
                 last = end.sequence();

@@ -148,11 +148,13 @@ pub(crate) async fn after(
     merged(rows, grants, limit)
 }
 
-/// The next news after `sequence` that still matters, in order, at most `limit`.
+/// The next news after `sequence` that still matters, in order, at most `limit`: without revocations
+/// that may be forgotten by `until`, and grants that have expired by `now`.
 pub(crate) async fn standing(
     connection: &mut Connection,
     sequence: Sequence,
     limit: u32,
+    until: UnixSeconds,
     now: UnixSeconds,
 ) -> Result<Vec<News>, StoreError> {
     let rows = query(
@@ -161,7 +163,7 @@ pub(crate) async fn standing(
     )
     .bind(i64::try_from(sequence.0).unwrap_or(i64::MAX))
     .bind(i64::from(limit))
-    .bind(now.0)
+    .bind(until.0)
     .fetch_all(connection)
     .await?;
     let grants = api_keys::grants_after(connection, sequence, limit, Some(now)).await?;

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use durward_contract::{Bar, Sequence, Target};
+use durward_contract::{Bar, FORGETS_NOTHING_FOR, Sequence, Target, UnixSeconds};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -200,6 +200,10 @@ async fn a_restart_loads_what_a_dead_process_had_committed() {
 async fn entries_are_kept_until_nothing_that_they_cover_can_be_valid() {
     let house = House::new().await;
     house.user("alice", &[]).await;
+    // Nothing is forgotten before.
+    house
+        .clock
+        .advance(i64::try_from(FORGETS_NOTHING_FOR.as_secs()).unwrap());
     let tokens = house.login("alice").await;
     house
         .post("/auth/logout-all")
@@ -275,4 +279,29 @@ async fn a_wall_clock_that_jumps_ahead_and_back_deletes_nothing_that_matters() {
     house.clock.jump(-10 * 365 * 24 * 3600);
     assert_eq!(house.query("SELECT COUNT(*) || '' FROM revocations").await, ["1"]);
     assert_eq!(house.query("SELECT COUNT(*) || '' FROM sessions").await, ["1"]);
+}
+
+/// A machine whose clock is set only after the service has started.
+#[tokio::test]
+async fn a_service_that_starts_with_its_clock_ahead_refuses_what_was_revoked_before() {
+    let house = House::new().await;
+    house.user("alice", &[]).await;
+    let tokens = house.login("alice").await;
+    let ended = house.post("/auth/logout-all").bearer(&tokens.access);
+    ended.send().await.ok();
+    house.clock.jump(10 * 365 * 24 * 3600);
+    let house = house.restart().await;
+    house.service.purge().await.unwrap();
+    house.clock.jump(-10 * 365 * 24 * 3600);
+    house.me(&tokens.access).await.refused(401, "revoked");
+    let loaded = house.recorder.loaded.lock().unwrap().pop().unwrap();
+    assert_eq!(loaded.news.len(), 1, "the mirror has it");
+    assert_eq!(house.service.forgets_until(), UnixSeconds(i64::MIN));
+    let standing = house.service.log_standing(Sequence(0), 10).await.unwrap();
+    assert_eq!(standing.len(), 1, "and so has Redis");
+    // Nothing of it can be valid by then, whatever the clock says.
+    house.clock.advance(4000);
+    house.service.purge().await.unwrap();
+    let rows = house.query("SELECT COUNT(*) || '' FROM revocations").await;
+    assert_eq!(rows, ["0"]);
 }

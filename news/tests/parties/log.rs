@@ -85,9 +85,14 @@ impl MemoryLog {
         Sequence(head)
     }
 
+    /// What was committed under this number.
+    pub fn row(&self, sequence: Sequence) -> News {
+        self.0.lock().rows[&sequence.0].clone()
+    }
+
     /// An entry as Redis keeps it.
     pub fn news(&self, sequence: Sequence) -> String {
-        wire::encode(&self.0.lock().rows[&sequence.0])
+        wire::encode(&self.row(sequence))
     }
 
     /// Takes rows away, as a purge of forgotten ones does.
@@ -168,7 +173,7 @@ impl Log for MemoryLog {
         self.read(|rows| page(rows, after, limit, rows.now)).await
     }
 
-    fn now(&self) -> UnixSeconds {
+    fn forgets_until(&self) -> UnixSeconds {
         UnixSeconds(self.clock())
     }
 }

@@ -23,21 +23,23 @@ pub(crate) const MAX_JWKS_BYTES: usize = MAX_SECRET_BYTES as usize;
 /// Fetches JWKS documents.
 pub(crate) struct JwksClient {
     connector: Connector,
+    timeout: Duration,
 }
 
 impl JwksClient {
     pub(crate) fn new() -> Self {
         Self {
             connector: Connector::new(None),
+            timeout: TIMEOUT,
         }
     }
 
     /// The document at `url`. The error is for the log.
     pub(crate) async fn fetch(&self, url: &str) -> Result<Vec<u8>, String> {
         let target = Target::parse(url)?;
-        match tokio::time::timeout(TIMEOUT, self.fetch_target(&target)).await {
+        match tokio::time::timeout(self.timeout, self.fetch_target(&target)).await {
             Ok(result) => result,
-            Err(_) => Err(format!("no answer within {TIMEOUT:?}")),
+            Err(_) => Err(format!("no answer within {:?}", self.timeout)),
         }
     }
 
@@ -161,6 +163,9 @@ impl Target {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
     use super::*;
     use crate::testing::TinyServer;
 
@@ -223,6 +228,29 @@ mod tests {
                 .await
                 .unwrap_err();
             assert!(error.contains("larger than"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_stalls_or_trickles_is_given_up() {
+        const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n";
+        for (begins_with, trickles) in [(&b""[..], false), (HEAD, false), (HEAD, true)] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}/", listener.local_addr().unwrap());
+            let server = tokio::spawn(async move {
+                let (mut client, _) = listener.accept().await.unwrap();
+                client.write_all(begins_with).await.unwrap();
+                while !trickles || client.write_all(b" ").await.is_ok() {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            });
+            let client = JwksClient {
+                timeout: Duration::from_millis(300),
+                ..JwksClient::new()
+            };
+            let error = client.fetch(&url).await.unwrap_err();
+            assert_eq!(error, "no answer within 300ms");
+            server.abort();
         }
     }
 

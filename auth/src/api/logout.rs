@@ -1,9 +1,10 @@
 //! `POST /auth/logout` and `POST /auth/logout-all`
 
 use axum::extract::{FromRequest, FromRequestParts, Request, State};
-use http::StatusCode;
+use axum::response::Response;
 use serde::Deserialize;
 
+use super::done;
 use crate::accounts::UserKey;
 use crate::bearer::Caller;
 use crate::json_body::OptionalJson;
@@ -27,7 +28,7 @@ pub(super) struct Nothing {}
 pub(super) async fn logout(
     State(service): State<AuthService>,
     request: Request,
-) -> Result<StatusCode, Problem> {
+) -> Result<Response, Problem> {
     let (mut parts, body) = request.into_parts();
     let request = Request::from_parts(parts.clone(), body);
     let OptionalJson(form) = OptionalJson::<Logout>::from_request(request, &()).await?;
@@ -42,7 +43,7 @@ pub(super) async fn logout(
                 .await?;
         }
     }
-    Ok(StatusCode::NO_CONTENT)
+    Ok(done())
 }
 
 /// Ends every session of the caller, this one too.
@@ -50,11 +51,11 @@ pub(super) async fn logout_all(
     State(service): State<AuthService>,
     caller: Caller,
     _: OptionalJson<Nothing>,
-) -> Result<StatusCode, Problem> {
+) -> Result<Response, Problem> {
     let (actor, key) = (caller.actor(), UserKey::Id(caller.user.id));
     service
         .inner
         .end_all_sessions(actor, key, "logout everywhere")
         .await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(done())
 }

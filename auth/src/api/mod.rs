@@ -16,7 +16,7 @@ pub(crate) mod revocations;
 mod sessions;
 
 pub(crate) use path::Parameter;
-pub(crate) use reply::{api_key_body, json, made_api_key_body, session_body, tokens, user_body};
+pub(crate) use reply::{api_key_body, done, json, made_api_key_body, session_body, tokens, user_body};
 
 use axum::Router;
 use axum::extract::{Request, State};

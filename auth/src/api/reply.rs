@@ -22,6 +22,15 @@ pub(crate) fn json(status: StatusCode, body: &Value) -> Response {
     response
 }
 
+/// That it is done, where there is nothing to say.
+pub(crate) fn done() -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
 /// Tokens (RFC 6749 section 5.1).
 pub(crate) fn tokens(issued: &IssuedTokens) -> Response {
     let body = json!({

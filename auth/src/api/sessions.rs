@@ -5,7 +5,7 @@ use axum::response::Response;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{Parameter, json, session_body};
+use super::{Parameter, done, json, session_body};
 use crate::accounts::UserKey;
 use crate::bearer::Caller;
 use crate::problem::Problem;
@@ -30,11 +30,11 @@ pub(super) async fn end(
     State(service): State<AuthService>,
     caller: Caller,
     Parameter(id): Parameter<String>,
-) -> Result<StatusCode, Problem> {
+) -> Result<Response, Problem> {
     let (actor, key) = (caller.actor(), UserKey::Id(caller.user.id));
     service
         .inner
         .end_session(actor, key, id, "ended by its user")
         .await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(done())
 }

@@ -362,6 +362,8 @@ async fn administrators_rotate_too_and_nobody_else() {
     house.user("alice", &[]).await;
     let (root, alice) = (house.login("root").await, house.login("alice").await);
     let path = "/auth/admin/keys/rotate";
+    let list = house.get("/auth/admin/keys").bearer(&alice.access);
+    list.send().await.refused(403, "admin_required");
     house
         .post(path)
         .bearer(&alice.access)

@@ -14,6 +14,7 @@ async fn logout_by_refresh_token_ends_the_session_and_its_access_tokens() {
         .send()
         .await;
     assert_eq!((answer.status, &answer.body), (204, &json!(null)));
+    assert_eq!(answer.headers["cache-control"], "no-store");
     house
         .try_refresh(&gone.refresh)
         .await

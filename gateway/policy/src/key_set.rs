@@ -147,7 +147,8 @@ impl KeySet {
         ))
     }
 
-    /// Takes a shared secret, of at least the size of the hash (RFC 7518 section 3.2).
+    /// Takes a shared secret, of at least the size of the hash (RFC 7518 section 3.2) and not one byte
+    /// over and over, which is a placeholder and no secret.
     pub fn from_secret(secret: &[u8], algorithm: Algorithm, generation: u64) -> Result<Self, KeySetError> {
         let key = || "of the secret".to_owned();
         let KeyType::Secret(least) = algorithm.key_type() else {
@@ -159,6 +160,10 @@ impl KeySet {
                 "{algorithm} needs a secret of {least} bytes, and this has {}",
                 secret.len()
             );
+            return Err(KeySetError::Weak { key: key(), problem });
+        }
+        if secret.windows(2).all(|pair| pair[0] == pair[1]) {
+            let problem = "it is one byte over and over".to_owned();
             return Err(KeySetError::Weak { key: key(), problem });
         }
         if secret.len() > MAX_KEY_SET_BYTES {

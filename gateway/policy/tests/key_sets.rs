@@ -210,17 +210,20 @@ fn a_key_without_alg_needs_one_that_is_beyond_doubt() {
 }
 
 #[test]
-fn secrets_are_at_least_as_long_as_the_hash() {
+fn secrets_are_at_least_as_long_as_the_hash_and_no_padding() {
     for (algorithm, least) in [
         (Algorithm::HS256, 32),
         (Algorithm::HS384, 48),
         (Algorithm::HS512, 64),
     ] {
-        assert!(KeySet::from_secret(&vec![7; least], algorithm, 0).is_ok());
-        let refused = KeySet::from_secret(&vec![7; least - 1], algorithm, 0);
-        assert!(matches!(refused, Err(KeySetError::Weak { .. })), "{algorithm}");
+        let secret: Vec<u8> = (0..least).map(|at| at as u8).collect();
+        assert!(KeySet::from_secret(&secret, algorithm, 0).is_ok());
+        for weak in [&secret[1..], &vec![0; least], &vec![b'x'; least]] {
+            let refused = KeySet::from_secret(weak, algorithm, 0);
+            assert!(matches!(refused, Err(KeySetError::Weak { .. })), "{algorithm}");
+        }
+        assert!(KeySet::from_secret(&secret, Algorithm::ES256, 0).is_err());
     }
-    assert!(KeySet::from_secret(&[7; 64], Algorithm::ES256, 0).is_err());
 }
 
 fn pem(label: &str, der: &[u8]) -> String {
